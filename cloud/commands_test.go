@@ -272,7 +272,7 @@ func TestRunCommandReboots(t *testing.T) {
 	id = c.launch(1, true)[0]
 	profiles, err := c.ec2.DescribeIamInstanceProfileAssociations(t.Context(), &ec2.DescribeIamInstanceProfileAssociationsInput{Filters: []types.Filter{{Name: aws.String("instance-id"), Values: []string{id}}}})
 	if err != nil || len(profiles.IamInstanceProfileAssociations) != 1 {
-		t.Fatal(profiles, err)
+		t.Fatalf("DescribeIamInstanceProfileAssociations = %+v, %v, want one", profiles, err)
 	}
 	c.Driver.StartError = func(machine.Spec) error {
 		_, err := c.ec2.DisassociateIamInstanceProfile(t.Context(), &ec2.DisassociateIamInstanceProfileInput{AssociationId: profiles.IamInstanceProfileAssociations[0].AssociationId})

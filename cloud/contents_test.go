@@ -57,16 +57,16 @@ func TestContents(t *testing.T) {
 	var got cloud.Contents
 	status, text := ask("default", "us-east-1", *image.ImageId)
 	if err := json.Unmarshal([]byte(text), &got); err != nil || status != http.StatusOK {
-		t.Fatal(status, text, err)
+		t.Fatalf("status %d, error %v, want the contents: %s", status, err, text)
 	}
 	if got.Name != "mine" || got.Size != 8 || got.RootDevice != "/dev/xvda" || got.User == "" || len(got.Layers) == 0 || got.Base != "" {
 		t.Errorf("%+v", got)
 	}
 	if status, text := ask("default", "us-east-1", source); status != http.StatusOK || !strings.Contains(text, `"Base":"`) {
-		t.Error(status, text)
+		t.Errorf("status %d, want 200 and the base: %s", status, text)
 	}
 	if status, text := ask("default", "us-east-1", *image.ImageId+"?own"); status != http.StatusOK || !strings.Contains(text, `"Own":[{"ID":"`+got.Layers[0]+`","Bytes":`) || strings.Contains(text, `"ID":"base-`) {
-		t.Error(status, text)
+		t.Errorf("status %d, want 200 and the image's own layer alone: %s", status, text)
 	}
 	for _, refused := range []struct{ profile, region, id, want string }{
 		{"default", "eu-west-1", *image.ImageId, "does not exist"},

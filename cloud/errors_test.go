@@ -416,7 +416,7 @@ func TestPaging(t *testing.T) {
 	instance := run(t, client, ec2.RunInstancesInput{MinCount: aws.Int32(6), MaxCount: aws.Int32(6)})
 	first, err := client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{MaxResults: five})
 	if err != nil || first.NextToken == nil {
-		t.Fatal(first, err)
+		t.Fatalf("DescribeInstances = %+v, %v, want a next token", first, err)
 	}
 	ids := []string{*instance.InstanceId}
 	for name, call := range map[string]func(token *string) error{

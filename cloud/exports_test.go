@@ -57,7 +57,7 @@ func TestExportImage(t *testing.T) {
 	in.TagSpecifications = []types.TagSpecification{{ResourceType: "export-image-task", Tags: []types.Tag{{Key: aws.String("Team"), Value: aws.String("web")}}}}
 	started, err := client.ExportImage(ctx, in)
 	if err != nil || *started.Status != "active" || *started.RoleName != "vmimport" || started.DiskImageFormat != "RAW" {
-		t.Fatal(started, err)
+		t.Fatalf("ExportImage = %+v, %v, want an active RAW export with the role vmimport", started, err)
 	}
 	again, err := client.ExportImage(ctx, in)
 	if err != nil || *again.ExportImageTaskId != *started.ExportImageTaskId {

@@ -115,7 +115,7 @@ func TestImageParameters(t *testing.T) {
 		{good, good + " 1", good + " 2"},
 	} {
 		if _, err := put(step.value, image); err != nil {
-			t.Fatal(i, err)
+			t.Fatalf("step %d: %v", i, err)
 		}
 		if got := get("/golden/web"); got != step.before {
 			t.Errorf("step %d, at once: %s, want %s", i, got, step.before)
@@ -340,7 +340,7 @@ func TestMoment(t *testing.T) {
 		},
 	} {
 		if err := capture(); err != nil {
-			t.Fatal(name, err)
+			t.Fatalf("%s: %v", name, err)
 		}
 		if err := os.WriteFile(filepath.Join(upper, "after-"+name), nil, 0o600); err != nil {
 			t.Fatal(err)

@@ -163,7 +163,7 @@ func TestProcessor(t *testing.T) {
 		client := s.EC2("default", "us-east-1")
 		found, err := client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{Filters: []types.Filter{{Name: aws.String("architecture"), Values: []string{"arm64"}}}})
 		if err != nil || len(found.Images) != 1 {
-			t.Fatal(found, err)
+			t.Fatalf("DescribeImages = %+v, %v, want one image for arm64", found, err)
 		}
 		out, err := client.RunInstances(t.Context(), &ec2.RunInstancesInput{ImageId: found.Images[0].ImageId, InstanceType: types.InstanceTypeT4gMicro, MinCount: aws.Int32(1), MaxCount: aws.Int32(1)})
 		if lacks != nil {

@@ -34,7 +34,7 @@ func TestWatermarks(t *testing.T) {
 	}
 	out, err := mine.AttachImageWatermark(ctx, &ec2.AttachImageWatermarkInput{ImageId: img.ImageId, WatermarkName: aws.String("bake web 7")})
 	if err != nil || *out.WatermarkKey != "123456789012:bake web 7" {
-		t.Fatal(out, err)
+		t.Fatalf("AttachImageWatermark = %+v, %v, want the key 123456789012:bake web 7", out, err)
 	}
 	public := made(t, mine, "public")
 	if err := permit(t, mine, public.ImageId, types.LaunchPermission{Group: "all"}); err != nil {
@@ -147,7 +147,7 @@ func TestAncestry(t *testing.T) {
 		other := *run(t, client, ec2.RunInstancesInput{}).InstanceId
 		meta, err := client.DescribeInstanceImageMetadata(ctx, &ec2.DescribeInstanceImageMetadataInput{InstanceIds: []string{instance, other}})
 		if err != nil || len(meta.InstanceImageMetadata) != 2 {
-			t.Fatal(meta, err)
+			t.Fatalf("DescribeInstanceImageMetadata = %+v, %v, want two instances", meta, err)
 		}
 		for _, m := range meta.InstanceImageMetadata {
 			name, state := "debian-12-amd64-20250316-2053", types.ImageStateAvailable

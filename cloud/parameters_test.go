@@ -177,10 +177,10 @@ func TestParameterLabels(t *testing.T) {
 		}
 	}
 	if got, _ := label(9, "x"); got != "ParameterVersionNotFound" {
-		t.Error(got)
+		t.Errorf("label of version 9 = %q, want ParameterVersionNotFound", got)
 	}
 	if got, _ := label(3, "a", "b", "c", "d", "e", "f", "g", "h", "i"); got != "ParameterVersionLabelLimitExceeded" {
-		t.Error(got)
+		t.Errorf("11 labels = %q, want ParameterVersionLabelLimitExceeded", got)
 	}
 	taken, err := client.UnlabelParameterVersion(ctx, &ssm.UnlabelParameterVersionInput{Name: aws.String("/app"), ParameterVersion: aws.Int64(3), Labels: []string{"next", "absent"}})
 	if err != nil || cmp.Diff(taken.RemovedLabels, []string{"next"}) != "" || cmp.Diff(taken.InvalidLabels, []string{"absent"}) != "" {
@@ -201,12 +201,12 @@ func TestParameterLabels(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(rows, []string{"1 one []", "2 two []", `3 three ["prod"]`}); diff != "" {
-		t.Error(diff)
+		t.Errorf("versions (-got +want):\n%s", diff)
 	}
 
 	// When there are too many versions, the oldest is deleted, unless it has a label.
 	if got, _ := label(1, "old"); got != "1" {
-		t.Error(got)
+		t.Errorf("label of version 1 = %q, want 1", got)
 	}
 	var full error
 	for n := 0; n < 100 && full == nil; n++ {

@@ -27,7 +27,7 @@ func TestProgress(t *testing.T) {
 	}
 	started, err := client.ExportImage(ctx, exporting(img.ImageId))
 	if err != nil || *started.Progress != "0" {
-		t.Fatal(started, err)
+		t.Fatalf("ExportImage = %+v, %v, want the progress 0", started, err)
 	}
 	if done := exported(t, client, started.ExportImageTaskId); *done.Status != "completed" || len(during) != 1 || during[0] != "35" {
 		t.Errorf("an export: %v, then %+v", during, done)

@@ -148,7 +148,7 @@ func TestDeletedVersions(t *testing.T) {
 	add()
 	out, err := client.DeleteLaunchTemplateVersions(ctx, &ec2.DeleteLaunchTemplateVersionsInput{LaunchTemplateName: name, Versions: []string{"1", "3", "3", "9"}})
 	if err != nil || len(out.SuccessfullyDeletedLaunchTemplateVersions) != 1 || *out.SuccessfullyDeletedLaunchTemplateVersions[0].VersionNumber != 3 {
-		t.Fatal(out, err)
+		t.Fatalf("DeleteLaunchTemplateVersions = %+v, %v, want version 3 deleted", out, err)
 	}
 	var codes []string
 	for _, e := range out.UnsuccessfullyDeletedLaunchTemplateVersions {

@@ -125,7 +125,7 @@ func TestEncryptionByDefault(t *testing.T) {
 		}
 		out, err := client.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*ebs.SnapshotId, *snapshot.SnapshotId}})
 		if err != nil || len(out.Snapshots) != 2 {
-			t.Fatal(out, err)
+			t.Fatalf("DescribeSnapshots = %+v, %v, want two", out, err)
 		}
 		for _, r := range out.Snapshots {
 			if !*r.Encrypted || !strings.HasSuffix(aws.ToString(r.KmsKeyId), key) {
@@ -202,11 +202,11 @@ func TestAllowedImages(t *testing.T) {
 		"another watermark": {[]types.ImageCriterionRequest{{ImageWatermarks: []types.ImageWatermarkFilterRequest{{WatermarkKey: aws.String("123456789012:other")}}}}, "map[own:true web:false]", "InvalidAMIID.NotFound"},
 	} {
 		if _, err := other.ReplaceImageCriteriaInAllowedImagesSettings(ctx, &ec2.ReplaceImageCriteriaInAllowedImagesSettingsInput{ImageCriteria: test.criteria}); err != nil {
-			t.Fatal(name, err)
+			t.Fatalf("%s: %v", name, err)
 		}
 		for _, state := range types.AllowedImagesSettingsEnabledState("").Values() {
 			if _, err := other.EnableAllowedImagesSettings(ctx, &ec2.EnableAllowedImagesSettingsInput{AllowedImagesSettingsState: state}); err != nil {
-				t.Fatal(name, err)
+				t.Fatalf("%s: %v", name, err)
 			}
 			launch, want := "DryRunOperation", test.audit
 			if state == types.AllowedImagesSettingsEnabledStateEnabled {
@@ -249,7 +249,7 @@ func TestLockedSnapshots(t *testing.T) {
 		return err
 	}
 	if out, err := client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: img.ImageId}); err != nil || !*out.Return {
-		t.Fatal(out, err)
+		t.Fatalf("DeregisterImage = %+v, %v, want that it returns true", out, err)
 	}
 	remove := func() error {
 		_, err := client.DeleteSnapshot(ctx, &ec2.DeleteSnapshotInput{SnapshotId: id})

@@ -57,7 +57,7 @@ func stored(t *testing.T, client *ec2.Client, ami *string) (task types.StoreImag
 	eventually(t, "the task to end", func() bool {
 		out, err := client.DescribeStoreImageTasks(t.Context(), &ec2.DescribeStoreImageTasksInput{ImageIds: []string{*ami}})
 		if err != nil || len(out.StoreImageTaskResults) == 0 {
-			t.Fatal(out, err)
+			t.Fatalf("DescribeStoreImageTasks = %+v, %v, want a task", out, err)
 		}
 		task = out.StoreImageTaskResults[0]
 		return *task.StoreTaskState != "InProgress"
@@ -88,7 +88,7 @@ func TestStoreImage(t *testing.T) {
 	img := madeWith(t, s, "ubuntu/images/web (1)", "mine")
 	out, err := client.CreateStoreImageTask(ctx, &ec2.CreateStoreImageTaskInput{ImageId: img.ImageId, Bucket: aws.String("images"), S3ObjectTags: []types.S3ObjectTag{{Key: aws.String("stage"), Value: aws.String("a & b")}}})
 	if err != nil || *out.ObjectKey != *img.ImageId+".bin" {
-		t.Fatal(out, err)
+		t.Fatalf("CreateStoreImageTask = %+v, %v, want the key %s.bin", out, err, *img.ImageId)
 	}
 	task := stored(t, client, img.ImageId)
 	if *task.StoreTaskState != "Completed" || *task.ProgressPercentage != 100 || *task.Bucket != "images" || *task.S3objectKey != *out.ObjectKey || task.StoreTaskFailureReason != nil {
@@ -428,7 +428,7 @@ func TestRestoreHostile(t *testing.T) {
 		text := `{"Form": "bake image 1", "Name": "NAME", "RootDevice": "/dev/xvda", "Arch": "x86_64", "Devices": [{"Mapping": {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "VolumeType": "gp3"}}, "Snapshot": {"Size": 8, "Layers": [0]}}]}`
 		from, to, _ := strings.Cut(change, " => ")
 		if !strings.Contains(text, from) {
-			t.Fatal(change)
+			t.Fatalf("%q is not in the description: %s", from, text)
 		}
 		return strings.Replace(text, from, to, 1)
 	}

@@ -39,7 +39,7 @@ func TestLaunchTemplateVersions(t *testing.T) {
 		LaunchTemplateData: &types.RequestLaunchTemplateData{ImageId: aws.String("resolve:ssm:/golden/web")}}
 	second, err := client.CreateLaunchTemplateVersion(ctx, next)
 	if err != nil || *second.LaunchTemplateVersion.VersionNumber != 2 || second.LaunchTemplateVersion.LaunchTemplateData.InstanceType != types.InstanceTypeT3Micro {
-		t.Fatal(second, err)
+		t.Fatalf("CreateLaunchTemplateVersion = %+v, %v, want version 2 with the type of version 1", second, err)
 	}
 	if again, err := client.CreateLaunchTemplateVersion(ctx, next); err != nil || *again.LaunchTemplateVersion.VersionNumber != 2 {
 		t.Errorf("the same request again: %v, %v", again, err)

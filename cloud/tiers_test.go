@@ -160,7 +160,7 @@ func TestArchiveFails(t *testing.T) {
 		}
 		out, err := client.DescribeSnapshotTierStatus(ctx, &ec2.DescribeSnapshotTierStatusInput{})
 		if err != nil || len(out.SnapshotTierStatuses) != 1 {
-			t.Fatal(out, err)
+			t.Fatalf("DescribeSnapshotTierStatus = %+v, %v, want one", out, err)
 		}
 		if got := out.SnapshotTierStatuses[0]; got.StorageTier != step.tier || string(got.LastTieringOperationStatus) != step.last || aws.ToString(got.LastTieringOperationStatusDetail) != step.detail {
 			t.Errorf("%+v, want %+v", got, step)

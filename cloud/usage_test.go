@@ -126,15 +126,15 @@ func TestOrganization(t *testing.T) {
 	client, ctx := organizations.NewFromConfig(s.Config("default", "us-east-1")), t.Context()
 	o, err := client.DescribeOrganization(ctx, nil)
 	if err != nil || *o.Organization.MasterAccountId != "123456789012" {
-		t.Fatal(o, err)
+		t.Fatalf("DescribeOrganization = %+v, %v, want the management account 123456789012", o, err)
 	}
 	roots, err := client.ListRoots(ctx, nil)
 	if err != nil || len(roots.Roots) != 1 {
-		t.Fatal(roots, err)
+		t.Fatalf("ListRoots = %+v, %v, want one", roots, err)
 	}
 	units, err := client.ListOrganizationalUnitsForParent(ctx, &organizations.ListOrganizationalUnitsForParentInput{ParentId: roots.Roots[0].Id})
 	if err != nil || len(units.OrganizationalUnits) != 1 {
-		t.Fatal(units, err)
+		t.Fatalf("ListOrganizationalUnitsForParent = %+v, %v, want one", units, err)
 	}
 	unit := units.OrganizationalUnits[0]
 	list := func(parent *string) (ids []string) {

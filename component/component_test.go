@@ -42,17 +42,17 @@ func input(t *testing.T, text string) schema.Input {
 func TestFactory(t *testing.T) {
 	f := define()
 	if f.Name() != "thing" || f.Exports(schema.Input{}).Types["ID"] != cty.String {
-		t.Error(f.Name(), f.Exports(schema.Input{}))
+		t.Errorf("Name and Exports = %q, %v, want thing with a string ID", f.Name(), f.Exports(schema.Input{}))
 	}
 	if docs, err := f.Docs(); err == nil || !strings.Contains(err.Error(), "options.Name has no doc comment") {
-		t.Error(docs, err) // the program knows the comments of its own options only
+		t.Errorf("Docs = %v, %v, want an error: the program knows the comments of its own options only", docs, err)
 	}
 	made, diags := f.New(input(t, "name = \"x\""))
 	if diags.HasErrors() || made.options.Name != "x" || made.options.Size != 8 {
-		t.Error(made, diags)
+		t.Errorf("New = %+v, want name x and the default size 8; diagnostics: %v", made, diags)
 	}
 	if rng := made.where.Range(&made.options.Name); rng.Start.Line != 1 {
-		t.Error(rng)
+		t.Errorf("Range = %v, want line 1", rng)
 	}
 	other, diags := f.New(input(t, "name = \"y\"\nsize = 9"))
 	if diags.HasErrors() || other.options == made.options || made.options.Size != 8 {
@@ -64,11 +64,11 @@ func TestFactory(t *testing.T) {
 func TestUnknown(t *testing.T) {
 	f := define()
 	if diags := f.Check(input(t, "name = later")); len(diags) > 0 {
-		t.Error(diags)
+		t.Errorf("Check of an unknown value: %v", diags)
 	}
 	made, diags := f.New(input(t, "name = later"))
 	if made != nil || !diags.HasErrors() || diags[0].Summary != "Value not known" || diags[0].Subject.Start.Line != 1 {
-		t.Error(made, diags)
+		t.Errorf("New of an unknown value = %v, want an error in line 1; diagnostics: %v", made, diags)
 	}
 }
 
@@ -86,7 +86,7 @@ func TestRegistry(t *testing.T) {
 	other := component.Define("another", func() options { return options{} }, func(*options, *schema.Source) *thing { return nil })
 	r := component.NewRegistry(define(), other)
 	if !slices.Equal(r.Names(), []string{"another", "thing"}) {
-		t.Error(r.Names())
+		t.Errorf("Names = %q, want another and thing", r.Names())
 	}
 	defer func() {
 		if recover() == nil {

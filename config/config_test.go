@@ -308,7 +308,7 @@ variable "b" {
 		t.Fatal("accepted")
 	}
 	if got := template.Secrets().Redact("x top-secret y"); got != "x <sensitive> y" {
-		t.Error(got)
+		t.Errorf("Redact = %q, want the secret masked", got)
 	}
 	if _, ok := template.Files()[diags[0].Subject.Filename]; !ok {
 		t.Errorf("no file for %q: the value cannot be shown", diags[0].Subject)
@@ -498,14 +498,14 @@ func TestJSON(t *testing.T) {
 	template := load(t, config.Options{Path: "t.pkr.json", Cwd: dir})
 	b := template.Builds[0]
 	if got := attribute(t, b.Builder, "tag", nil).AsString(); got != "hello world" {
-		t.Error(got)
+		t.Errorf("tag = %q, want hello world", got)
 	}
 	got := attribute(t, b.Provisioners[0].Component, "script", map[string]cty.Value{"ID": cty.StringVal("i-1")})
 	if got.AsString() != "hello world i-1" {
-		t.Error(got)
+		t.Errorf("script = %q, want hello world i-1", got.AsString())
 	}
 	if template.Secrets().Redact("hello world") != "hello <sensitive>" {
-		t.Error(template.Secrets().Values())
+		t.Errorf("the secret is not masked: the secret values are %q", template.Secrets().Values())
 	}
 	if p := template.Plugins; len(p) != 1 || p[0].Name != "amazon" || p[0].Source != "github.com/hashicorp/amazon" || p[0].Version != "~> 1.2" {
 		t.Errorf("%+v", p)
@@ -523,7 +523,7 @@ func TestMerged(t *testing.T) {
 	})
 	template := load(t, config.Options{Path: dir, Cwd: dir})
 	if got := attribute(t, template.Builds[0].Builder, "tag", nil).AsString(); got != "deep" {
-		t.Error(got)
+		t.Errorf("tag = %q, want deep", got)
 	}
 }
 
@@ -536,7 +536,7 @@ func TestByteOrderMark(t *testing.T) {
 	})
 	template := load(t, config.Options{Path: dir, Cwd: dir})
 	if got := attribute(t, template.Builds[0].Builder, "tag", nil).AsString(); got != "1" {
-		t.Error(got)
+		t.Errorf("tag = %q, want 1", got)
 	}
 }
 
@@ -555,7 +555,7 @@ build { sources = ["null.x"] }
 `})
 	template := load(t, config.Options{Path: dir, Cwd: dir})
 	if got := attribute(t, template.Builds[0].Builder, "tag", nil).AsString(); got != "fallback false none" {
-		t.Error(got)
+		t.Errorf("tag = %q, want fallback false none", got)
 	}
 }
 
@@ -691,7 +691,7 @@ build { sources = ["source.null.a"] }
 		t.Fatal(diags)
 	}
 	if got := template.Secrets().Redact("it is hush"); got != "it is <sensitive>" {
-		t.Error(got)
+		t.Errorf("Redact = %q, want the secret masked", got)
 	}
 	options.SecretsManager = func(context.Context, string) (string, error) { return "", errors.New("no such thing") }
 	if _, diags = config.Load(t.Context(), options); !diags.HasErrors() || !strings.Contains(diags.Error(), "no such thing") {
@@ -724,7 +724,7 @@ func TestTrailingComma(t *testing.T) {
 	dir := write(t, map[string]string{"a.pkr.hcl": "", "v.json": `{"region": "x",}`})
 	_, diags := config.Load(t.Context(), config.Options{Path: dir, Cwd: dir, Now: now, VarFiles: []string{"v.json"}})
 	if got := text(diags); !strings.Contains(got, "Trailing comma in object") || strings.Contains(got, "Root value") {
-		t.Error(got)
+		t.Errorf("diagnostics = %s, want only the trailing comma", got)
 	}
 }
 
@@ -736,6 +736,6 @@ func TestDirectoryAsFile(t *testing.T) {
 	}
 	_, diags := config.Load(t.Context(), config.Options{Path: dir, Cwd: dir, Now: now, VarFiles: []string{"vars.pkrvars.hcl"}})
 	if got := text(diags); !strings.Contains(got, "vars.pkrvars.hcl is not a regular file") {
-		t.Error(got)
+		t.Errorf("diagnostics = %s, want that vars.pkrvars.hcl is not a regular file", got)
 	}
 }

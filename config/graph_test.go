@@ -97,7 +97,7 @@ build {
 			}
 			if !test.unknown && len(test.use) > 1 {
 				if got := attribute(t, template.Builds[2].Builder, "tag", nil).AsString(); got != "<b-<a>> <c<a>-<a>> -<a>" {
-					t.Error(got)
+					t.Errorf("tag = %q, want <b-<a>> <c<a>-<a>> -<a>", got)
 				}
 			}
 		})

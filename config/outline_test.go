@@ -53,10 +53,10 @@ func TestOutlineGoesOn(t *testing.T) {
 		names = append(names, v.Name+"="+lang.Show(v.Value))
 	}
 	if got := strings.Join(names, " "); got != "bad=<unknown> body=<unknown> good=1 list=[] login=<sensitive>" {
-		t.Error(got)
+		t.Errorf("locals = %q, want bad and body unknown, and login sensitive", got)
 	}
 	if len(out.Data) != 1 || out.Data[0] != "data.http.x" {
-		t.Error(out.Data)
+		t.Errorf("data sources = %q, want data.http.x alone", out.Data)
 	}
 }
 
@@ -153,14 +153,14 @@ func TestLookupInLocals(t *testing.T) {
 		a     = "1"
 	}`)
 	if len(out.Incomplete) != 0 {
-		t.Error(out.Incomplete)
+		t.Errorf("incomplete = %v, want nothing", out.Incomplete)
 	}
 	var got []string
 	for _, v := range out.Locals {
 		got = append(got, v.Name+"="+lang.Show(v.Value))
 	}
 	if s := strings.Join(got, " "); s != "a=1 b=1 n=4 of_b=B1 other=B1" {
-		t.Error(s)
+		t.Errorf("locals = %q, want a=1 b=1 n=4 of_b=B1 other=B1", s)
 	}
 }
 

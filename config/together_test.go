@@ -34,7 +34,7 @@ func TestStandAlone(t *testing.T) {
 			}
 		}
 		if !strings.HasPrefix(diags[1].Summary, "Duplicate ") {
-			t.Error(diags[1])
+			t.Errorf("the second diagnostic is %v, want a duplicate", diags[1])
 		}
 	}
 }

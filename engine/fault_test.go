@@ -253,7 +253,7 @@ func TestLedgerCut(t *testing.T) {
 	f.one(t.Context())
 	paths, err := step.Ledgers(f.ledger)
 	if err != nil || len(paths) != 1 {
-		t.Fatal(paths, err)
+		t.Fatalf("ledgers = %q, %v, want one", paths, err)
 	}
 	text, err := os.ReadFile(paths[0])
 	if err != nil {

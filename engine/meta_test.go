@@ -662,10 +662,10 @@ build {
 }
 `)
 	if r := f.one(t.Context()); r.Err != nil || r.Name != "my-cloud.web" {
-		t.Error(r.Name, r.Err)
+		t.Errorf("build %s: %v, want my-cloud.web to succeed", r.Name, r.Err)
 	}
 	if !slices.Contains(f.world.log, "run my-cloud <unknown>") {
-		t.Error(f.world.log)
+		t.Errorf("log = %q, want run my-cloud <unknown>", f.world.log)
 	}
 }
 
@@ -682,10 +682,10 @@ build {
 		t.Fatal(r.Err)
 	}
 	if !slices.Contains(f.world.log, "run login pass-of-the-machine") {
-		t.Error(f.world.log)
+		t.Errorf("log = %q, want run login pass-of-the-machine", f.world.log)
 	}
 	if text := f.transcript(); !strings.Contains(text, "login <sensitive>") || strings.Contains(text, "pass-of") {
-		t.Error(text)
+		t.Errorf("transcript = %q, want the password masked", text)
 	}
 }
 
@@ -712,7 +712,7 @@ build { sources = ["machine.web"] }
 		t.Fatal(err)
 	}
 	if text := b.String(); strings.Contains(text, "hunter22") || !strings.Contains(text, "********") {
-		t.Error(text)
+		t.Errorf("output = %q, want the secret masked", text)
 	}
 }
 

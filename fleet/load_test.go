@@ -60,7 +60,7 @@ engine "temporal" {
 }
 `)
 	if said != "" {
-		t.Fatal(said)
+		t.Fatalf("diagnostics = %q, want none", said)
 	}
 	f, err := loaded.Fleet("")
 	if err != nil || len(f.Cells) != 8 || f.Engine == nil || f.Engine.Namespace != "default" || f.Limits.Parallel != 10 {

@@ -246,7 +246,7 @@ func (w *world) journal(run string) (path, text string) {
 	w.t.Helper()
 	found, err := filepath.Glob(filepath.Join(string(w.host.State), "fleets", "nightly-*", run+".jsonl"))
 	if err != nil || len(found) != 1 {
-		w.t.Fatal(found, err)
+		w.t.Fatalf("journals = %q, %v, want one", found, err)
 	}
 	data, err := os.ReadFile(found[0])
 	if err != nil {

@@ -133,10 +133,10 @@ func TestWaits(t *testing.T) {
 		w.Add(&c)
 	}
 	if want := "soaking until 2026-11-30T02:30:00Z for beta, soaking until 2026-11-30T02:30:00Z for stable, waits for approval for stable"; w.Text() != want || w.Over() {
-		t.Error(w.Text())
+		t.Errorf("Text = %q, want %q; Over = %t, want false", w.Text(), want, w.Over())
 	}
 	if none := (Waits{}); none.Text() != "" || !none.Over() {
-		t.Error(none)
+		t.Errorf("no waits: Text = %q, Over = %t, want nothing, and over", none.Text(), none.Over())
 	}
 }
 

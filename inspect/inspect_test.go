@@ -56,7 +56,7 @@ build {
 		Provisioners: []inspect.Step{{Type: "sleep", For: name}}, PostProcessors: [][]inspect.Step{},
 	}}
 	if diff := cmp.Diff(want, got.Builds); diff != "" {
-		t.Error(diff)
+		t.Errorf("builds (-want +got):\n%s", diff)
 	}
 	var b strings.Builder
 	got.Write(&b)

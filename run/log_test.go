@@ -105,7 +105,7 @@ func TestLongLog(t *testing.T) {
 	}
 	for i, p := range l.parts { // as old versions named them
 		if err := os.Rename(p.path, filepath.Join(state.Runs(), fmt.Sprintf("r.events.%03d.jsonl.gz", 936+p.number))); err != nil {
-			t.Fatal(i, err)
+			t.Fatalf("part %d: %v", i, err)
 		}
 	}
 	if l, err = reopenLog(state, "r"); err != nil {

@@ -277,7 +277,7 @@ func TestStageEndsEarly(t *testing.T) {
 		s := newStages(t, staged)
 		sealed, _, err := s.stage(t, nil)
 		if err != nil || len(s.all()) == 0 {
-			t.Fatal(err, s.all())
+			t.Fatalf("the first stage: %v; the account has %q, want something", err, s.all())
 		}
 		o := s.opts
 		o.State, o.Stages = run.State(filepath.Join(s.dir, "another")), true

@@ -54,7 +54,7 @@ func TestLedger(t *testing.T) {
 		l.Gone("b"),
 	)
 	if got := owned(t, l); got != "a=id-a c=" {
-		t.Error(got)
+		t.Errorf("the ledger owns %q, want a=id-a c=", got)
 	}
 	path := filepath.Join(dir, "run-1.jsonl")
 	if _, err := step.OpenLedger(path); !errors.Is(err, step.ErrLive) {
@@ -64,7 +64,7 @@ func TestLedger(t *testing.T) {
 
 	paths, err := step.Ledgers(dir)
 	if err != nil || !slices.Equal(paths, []string{path}) {
-		t.Fatal(paths, err)
+		t.Fatalf("Ledgers = %q, %v, want %s", paths, err, path)
 	}
 	l, err = step.OpenLedger(path)
 	must(t, err)
@@ -83,7 +83,7 @@ func TestLedger(t *testing.T) {
 
 func TestLedgersOfNowhere(t *testing.T) {
 	if paths, err := step.Ledgers(filepath.Join(t.TempDir(), "absent")); err != nil || len(paths) > 0 {
-		t.Error(paths, err)
+		t.Errorf("Ledgers = %q, %v, want none", paths, err)
 	}
 }
 

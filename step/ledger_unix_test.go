@@ -35,7 +35,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal("it was written")
 	}
 	if got := owned(t, l); got != "a=" {
-		t.Error(got)
+		t.Errorf("the ledger owns %q, want a=", got)
 	}
 	must(t, l.Intend(step.Resource{Kind: "x:y", Key: "c"}), l.Close())
 	l, err = step.OpenLedger(path)

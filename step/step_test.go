@@ -121,7 +121,7 @@ func TestDo(t *testing.T) {
 		return step.Do(ctx, b.Scope, "inner", func(context.Context) (int, error) { return 7, nil })
 	})
 	if v != 7 || err != nil {
-		t.Error(v, err)
+		t.Errorf("Do = %d, %v, want 7", v, err)
 	}
 	if got, want := b.kinds(), "step-started(outer) say(outer) step-started(outer > inner) step-finished(outer > inner) step-finished(outer)"; got != want {
 		t.Errorf("%s, want %s", got, want)
@@ -216,7 +216,7 @@ func TestAcquireRetried(t *testing.T) {
 		return "id", "value", nil
 	})
 	if v != "value" || err != nil {
-		t.Error(v, err)
+		t.Errorf("Acquire = %q, %v, want value", v, err)
 	}
 	if err := b.Close(t.Context(), context.Background()); err != nil {
 		t.Error(err)

@@ -156,6 +156,6 @@ func TestSecretsOnce(t *testing.T) {
 	got, err := look(t.Context(), "plain")
 	_, again := amazon.Secrets(c, nil)(t.Context(), "plain")
 	if got != "shout" || err != nil || again == nil {
-		t.Error(got, err, again)
+		t.Errorf("secret = %q, %v, want shout; without it, the error is %v, want one", got, err, again)
 	}
 }

@@ -18,7 +18,7 @@ func TestTableUnchanged(t *testing.T) {
 	}
 	name := func(to string) func(*row) { return func(r *row) { r.Name = to } }
 	if err := table.Put("a", &row{"one"}); err != nil || writes != 1 {
-		t.Fatal(writes, err)
+		t.Fatalf("Put: %v after %d writes, want one", err, writes)
 	}
 	file := filepath.Join(dir, "a.json")
 	before, err := os.Stat(file)

@@ -43,7 +43,7 @@ func TestExportCancelledAtOnce(t *testing.T) {
 	out, err := st.ExportImage(ctx, &ec2.ExportImageInput{ImageId: img.ImageId, DiskImageFormat: types.DiskImageFormatRaw,
 		S3ExportLocation: &types.ExportTaskS3LocationRequest{S3Bucket: aws.String("disks")}})
 	if err != nil || len(work) != 1 {
-		t.Fatal(out, err)
+		t.Fatalf("ExportImage = %+v, %v, want work for one export, not %d", out, err, len(work))
 	}
 	if _, err := st.CancelExportTask(ctx, &ec2.CancelExportTaskInput{ExportTaskId: out.ExportImageTaskId}); err != nil {
 		t.Fatal(err)

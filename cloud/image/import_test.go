@@ -184,7 +184,7 @@ func TestImportOCI(t *testing.T) {
 				layers = append(layers, layerFiles(t, s, id))
 			}
 			if d := cmp.Diff([]string{"etc/b", "bin/sh\netc/a"}, layers); d != "" {
-				t.Error(d)
+				t.Errorf("layers (-want +got):\n%s", d)
 			}
 			if base.User != "ops" || base.Arch != runtime.GOARCH || !slices.Equal(base.Env, []string{"PATH=/bin"}) || !strings.HasPrefix(base.Source, ref) {
 				t.Errorf("base %+v", base)
@@ -327,7 +327,7 @@ func TestImportOCIWhiteouts(t *testing.T) {
 	}
 	slices.Sort(names)
 	if d := cmp.Diff([]string{"d/.wh..wh..opq", "d/y", "etc/.wh.a"}, names); d != "" {
-		t.Error(d)
+		t.Errorf("names (-want +got):\n%s", d)
 	}
 	info, err := os.Lstat(filepath.Join(top, "etc/a"))
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {

@@ -89,7 +89,7 @@ func TestStoredImage(t *testing.T) {
 	}
 	made, err := to.RestoreImage(ctx, bytes.NewReader(file.Bytes()))
 	if err != nil || len(made) != 2 {
-		t.Fatal(made, err)
+		t.Fatalf("RestoreImage = %v, %v, want two layers", made, err)
 	}
 	paths, err := to.Paths(made)
 	if err != nil {

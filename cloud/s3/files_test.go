@@ -55,7 +55,7 @@ func bucketFor(t *testing.T) (*Service, wire.Caller) {
 	}
 	caller := wire.Caller{Account: "123456789012", Region: "us-east-1"}
 	if w := do(t, s, caller, http.MethodPut, "/disks", nil); w.Code != http.StatusOK {
-		t.Fatal(w.Code, w.Body)
+		t.Fatalf("creating the bucket: status %d, want 200: %s", w.Code, w.Body)
 	}
 	return s, caller
 }
@@ -157,12 +157,12 @@ func TestUploadKeepsHoles(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		w := do(t, s, caller, http.MethodPut, fmt.Sprintf("/disks/large?uploadId=%s&partNumber=%d", id, n), content)
 		if w.Code != http.StatusOK {
-			t.Fatal(w.Code, w.Body)
+			t.Fatalf("part %d: status %d, want 200: %s", n, w.Code, w.Body)
 		}
 		complete += fmt.Sprintf("<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>", n, w.Header().Get("Etag"))
 	}
 	if w := do(t, s, caller, http.MethodPost, "/disks/large?uploadId="+id, []byte(complete+"</CompleteMultipartUpload>")); w.Code != http.StatusOK {
-		t.Fatal(w.Code, w.Body)
+		t.Fatalf("completing the upload: status %d, want 200: %s", w.Code, w.Body)
 	}
 	f, err := s.Get(caller, "disks", "large")
 	if err != nil {

@@ -174,7 +174,7 @@ func TestDecode(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.want, test.into, ignoreNoSerde()); diff != "" {
-				t.Error(diff)
+				t.Errorf("%s (-want +got):\n%s", test.action, diff)
 			}
 		})
 	}

@@ -212,7 +212,7 @@ func TestArgumentsOfBlocks(t *testing.T) {
 func TestSchema(t *testing.T) {
 	var out, errOut bytes.Buffer
 	if code := bake([]string{"bake", "docs", "-schema"}, nil, strings.NewReader(""), &out, &errOut); code != 0 {
-		t.Fatal(errOut.String())
+		t.Fatalf("bake docs -schema ends with %d: %s", code, errOut.String())
 	}
 	parsed, err := jsonschema.UnmarshalJSON(&out)
 	if err != nil {

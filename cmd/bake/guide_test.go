@@ -277,7 +277,7 @@ func TestGuides(t *testing.T) {
 	means := map[string]string{}
 	differs("Reusing ami-ffffffffffffffff1 (web-20260101-000000), 12m old", printed, 0, means)
 	if diff := cmp.Diff(map[string]string{"ami-ffffffffffffffff1": "ami-0123456789abcdef0"}, means); diff != "" {
-		t.Error(diff)
+		t.Errorf("IDs (-want +got):\n%s", diff)
 	}
 	differs("runs at 127.1.2.3\nHTTP: http://127.1.2.3/", "runs at 127.4.5.6\nHTTP: http://127.4.5.6:20080/", 0, means)
 	differs("runs at 127.1.1.1", "runs at 127.9.9.9", 0, means)
@@ -285,6 +285,6 @@ func TestGuides(t *testing.T) {
 		t.Errorf("%s, not %s", got, want)
 	}
 	if got := blocks("a\n```hcl x.hcl\nb\n```\n```console\n$ c\n```\n"); len(got) != 2 || got[0].text != "b\n" || got[1].info[0] != "console" || got[1].line != 5 {
-		t.Error(got)
+		t.Errorf("blocks = %+v, want b, and $ c of line 5", got)
 	}
 }

@@ -20,7 +20,7 @@ func TestSingleDash(t *testing.T) {
 	in := []string{"-v", "-h", "-var", "a=b", "-var=c=-d", "--var", "-color=false", "-parallel-builds", "-1", "-", "x", "--", "-var"}
 	want := []string{"-v", "-h", "--var", "a=b", "--var=c=-d", "--var", "--color=false", "--parallel-builds", "-1", "-", "x", "--", "-var"}
 	if diff := cmp.Diff(want, singleDash(in)); diff != "" {
-		t.Error(diff)
+		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
 }
 

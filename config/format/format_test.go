@@ -84,7 +84,7 @@ func TestFiles(t *testing.T) {
 func TestDiff(t *testing.T) {
 	want := "--- old/t.pkr.hcl\n+++ new/t.pkr.hcl\n@@ -1,3 +1,3 @@\n x = 0\n-a=1\n+a = 1\n y = 0\n"
 	if diff := cmp.Diff(want, format.Diff("t.pkr.hcl", []byte("x = 0\na=1\ny = 0\n"), []byte("x = 0\na = 1\ny = 0\n"))); diff != "" {
-		t.Error(diff)
+		t.Errorf("Diff (-want +got):\n%s", diff)
 	}
 	if got := format.Diff("t", []byte("a\n"), []byte("a\n")); got != "" {
 		t.Errorf("no difference gives %q", got)

@@ -243,7 +243,7 @@ func TestRSADecrypt(t *testing.T) {
 	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 	expr := fmt.Sprintf("rsadecrypt(%q, %q)", base64.StdEncoding.EncodeToString(sealed), text)
 	if got := evaluate(t, testWorld(t), expr, nil); got != `"hunter2"` {
-		t.Error(got)
+		t.Errorf("rsadecrypt = %s, want \"hunter2\"", got)
 	}
 }
 

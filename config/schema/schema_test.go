@@ -212,7 +212,7 @@ func TestDecode(t *testing.T) {
 			test.want(&want)
 			sameValue := cmp.Comparer(func(a, b cty.Value) bool { return a == b })
 			if d := cmp.Diff(want, got, cmp.AllowUnexported(options{}), sameValue); d != "" {
-				t.Error(d)
+				t.Errorf("options (-want +got):\n%s", d)
 			}
 		})
 	}
@@ -303,7 +303,7 @@ func TestKnownAndSet(t *testing.T) {
 		t.Error("which arguments are set and known")
 	}
 	if src.Name(&o.Region) != "region" || src.Range(&o.Count).Start.Line != 2 {
-		t.Error(src.Name(&o.Region), src.Range(&o.Count))
+		t.Errorf("Name and Range = %q, %v, want region and a range that starts in line 2", src.Name(&o.Region), src.Range(&o.Count))
 	}
 	err := src.Errorf(&o.Count, "Too many", "%d are too many.", o.Count)
 	var placed hcl.Diagnostics
@@ -349,7 +349,7 @@ func TestRender(t *testing.T) {
 		Render:  func(string, bool) (string, error) { return "", errors.New("no") },
 	}, new(options))
 	if !diags.HasErrors() || diags[0].Summary != "Invalid {{ }} template" {
-		t.Error(diags)
+		t.Errorf("diagnostics = %v, want an invalid {{ }} template", diags)
 	}
 }
 
@@ -361,7 +361,7 @@ func TestSecret(t *testing.T) {
 		Secret:  func(s string) { secrets = append(secrets, s) },
 	}, new(options))
 	if slices.Sort(secrets); diags.HasErrors() || !slices.Equal(secrets, []string{"hunter2", "one", "two"}) {
-		t.Error(secrets, diags)
+		t.Errorf("secrets = %q, want hunter2, one and two; diagnostics: %v", secrets, diags)
 	}
 }
 
@@ -471,7 +471,7 @@ func TestDocs(t *testing.T) {
 		{Name: "password", Type: "string", Text: "A secret.", Secret: true},
 	} {
 		if d := cmp.Diff(want, byName[want.Name]); d != "" {
-			t.Error(d)
+			t.Errorf("docs of %s (-want +got):\n%s", want.Name, d)
 		}
 	}
 	volumes := byName["volume"]

@@ -27,7 +27,7 @@ import (
 func TestReplay(t *testing.T) {
 	histories, err := filepath.Glob("testdata/*.json.gz")
 	if err != nil || len(histories) == 0 {
-		t.Fatal(histories, err)
+		t.Fatalf("histories = %q, %v, want some", histories, err)
 	}
 	all := kinds{}
 	registerWorkflows(all)

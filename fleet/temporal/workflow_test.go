@@ -275,7 +275,7 @@ func TestServiceEndsActivities(t *testing.T) {
 			env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
 			var out fleet.Outcome
 			if err := env.GetWorkflowResult(&out); err != nil {
-				t.Fatal(name, err)
+				t.Fatalf("%s: %v", name, err)
 			}
 			want, lived := fleet.Failed, 1
 			if strings.Contains("heartbeat no worker", name) {

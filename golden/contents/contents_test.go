@@ -443,7 +443,7 @@ func TestLongValues(t *testing.T) {
 	}
 	c, err := contents.FromFS(os.DirFS(dir))
 	if err != nil || len(c.Packages) != 1 || len(c.Problems) > 0 {
-		t.Fatal(c, err)
+		t.Fatalf("FromFS = %+v, %v, want one package and no problems", c, err)
 	}
 	if p := c.Packages[0]; len(p.Supplier) > 1<<13 || p.Arch != "amd64" {
 		t.Errorf("a supplier of %d bytes, for %s", len(p.Supplier), p.Arch)

@@ -162,10 +162,10 @@ func TestGuide(t *testing.T) {
 	}
 	body := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(blocks[0]), "gate {"), "}")
 	if o, diags := decode(t, body); diags.HasErrors() || o.MinApplicable == nil || len(o.MaxFailed) != 3 {
-		t.Error(texts(diags))
+		t.Errorf("gate = %+v, want min_applicable and 3 limits; diagnostics: %s", o, texts(diags))
 	}
 	if all, diags := gates.Waivers("guide", []byte(blocks[1])); diags.HasErrors() || len(all) != 1 {
-		t.Error(texts(diags))
+		t.Errorf("waivers = %+v, want one; diagnostics: %s", all, texts(diags))
 	}
 }
 

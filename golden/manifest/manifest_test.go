@@ -229,7 +229,7 @@ func TestParseDamaged(t *testing.T) {
 	}
 	good := header + "\nd 0755 0 0 \"/\"\nf 0644 0 0 \"/x\" 3 -\nl 0777 0 0 \"/y\" \"x\"\nend\n"
 	if m, err := Parse(strings.NewReader(pack(good))); err != nil || m.Len() != 3 {
-		t.Fatal(m, err)
+		t.Fatalf("Parse = %v, %v, want 3 files", m, err)
 	}
 	for _, text := range []string{
 		"", good, pack(""), pack("other\nend\n"), pack(strings.TrimSuffix(good, "end\n")), pack(good)[:40],

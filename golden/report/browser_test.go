@@ -134,7 +134,7 @@ func filters(t *testing.T, b *browser.Browser, recorded string) {
 		t.Errorf("%d of %d are critical", n, fixed)
 	}
 	if said := browser.Eval[string](p, "document.getElementById('findings-0-count').textContent"); said != fmt.Sprintf("%d of %d shown", shown("findings-0"), all) {
-		t.Error(said)
+		t.Errorf("the page says %q, want %d of %d shown", said, shown("findings-0"), all)
 	}
 	browser.Eval[bool](p, "document.getElementById('packages-0').closest('details').open = true")
 	set("packages-0", "text", "NGINX-light", "input")

@@ -97,7 +97,7 @@ func TestDiagnostics(t *testing.T) {
 	}
 	got, in := print("a hunter2 b")
 	if strings.Contains(got, "hunter2") || !strings.Contains(got, "S <sensitive>") {
-		t.Error(got)
+		t.Errorf("printed %q, want the secret masked", got)
 	}
 	if got, _ := print("harmless"); !strings.Contains(got, "harmless") {
 		t.Errorf("values that are no secrets are missing:\n%s", got)
@@ -115,7 +115,7 @@ func TestBlank(t *testing.T) {
 	set.Add("packer")
 	const text, want = `packer { a = "hunter2 packer", b = "xlong-enough", c = "packer" }`, `packer { a = "******* packer", b = "x***********", c = "******" }`
 	if got := string(set.Blank([]byte(text))); got != want {
-		t.Error(got)
+		t.Errorf("Blank = %q, want %q", got, want)
 	}
 }
 
@@ -193,13 +193,13 @@ func TestConcurrent(t *testing.T) {
 			secret := strings.Repeat(string(rune('a'+i)), 9)
 			set.Add(secret)
 			if got := set.Redact(secret); got != redact.Mask {
-				t.Error(got)
+				t.Errorf("Redact(%q) = %q, want %q", secret, got, redact.Mask)
 			}
 		})
 	}
 	wg.Wait()
 	if n := len(set.Values()); n != 8 {
-		t.Error(n)
+		t.Errorf("the set has %d values, want 8", n)
 	}
 }
 

@@ -33,7 +33,7 @@ func TestRecoded(t *testing.T) {
 		r := &recoded{out: &b, fromPage: func(coded []byte) []byte { return []byte(strings.ReplaceAll(string(coded), "\x81", "(5)")) }}
 		for rest := text; rest != ""; rest = rest[min(size, len(rest)):] {
 			if n, err := r.Write([]byte(rest[:min(size, len(rest))])); err != nil || n != min(size, len(rest)) {
-				t.Fatal(n, err)
+				t.Fatalf("Write = %d, %v, want %d bytes", n, err, min(size, len(rest)))
 			}
 		}
 		if err := r.flush(); err != nil || b.String() != want {

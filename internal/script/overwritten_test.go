@@ -23,10 +23,10 @@ func TestLinesOverwritten(t *testing.T) {
 		fmt.Fprint(l, "\r100%\nhalf a wo")
 		l.Flush()
 		if diff := cmp.Diff([]string{"100%", "half a wo"}, lines); diff != "" {
-			t.Error(diff)
+			t.Errorf("lines (-want +got):\n%s", diff)
 		}
 		if diff := cmp.Diff([]string{"0%", "30%", "60%"}, live); diff != "" {
-			t.Error(diff)
+			t.Errorf("live lines (-want +got):\n%s", diff)
 		}
 	})
 }

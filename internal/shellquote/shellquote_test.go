@@ -61,6 +61,6 @@ func TestForWindows(t *testing.T) {
 		}
 	}
 	if got := shellquote.For("linux", "a b"); got != "'a b'" {
-		t.Error(got)
+		t.Errorf("For = %s, want 'a b' in quotation marks", got)
 	}
 }

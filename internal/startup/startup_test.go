@@ -46,7 +46,7 @@ func TestAddAndRemove(t *testing.T) {
 			}
 			changed, err := s.Add("note", commands)
 			if diff := cmp.Diff(want, changed); diff != "" || err != nil {
-				t.Error(err, diff)
+				t.Errorf("Add: %v; changed files (-want +got):\n%s", err, diff)
 			}
 			is(test.added)
 			if changed, err := s.Add("note", commands); changed != nil || err != nil {
@@ -54,7 +54,7 @@ func TestAddAndRemove(t *testing.T) {
 			}
 			changed, err = s.Remove("note", commands)
 			if diff := cmp.Diff([]string{path}, changed); diff != "" || err != nil {
-				t.Error(err, diff)
+				t.Errorf("Remove: %v; changed files (-want +got):\n%s", err, diff)
 			}
 			is(test.after)
 			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {

@@ -109,7 +109,7 @@ func TestChildrenOfPlugin(t *testing.T) {
 		b, err := os.ReadFile(filepath.Join(home, "pid"))
 		pid, aerr := strconv.Atoi(strings.TrimSpace(string(b)))
 		if err != nil || aerr != nil {
-			t.Fatal(err, aerr)
+			t.Fatalf("the plugin has left no PID: %v, %v", err, aerr)
 		}
 		waitGone(t, pid)
 	}

@@ -114,6 +114,6 @@ func TestNothingIsLookedAt(t *testing.T) {
 	}) // a Set that is nil panics when it is used
 	f, diags := all.Builders.Find("amazon-ebs", []component.Requirement{{Name: "amazon", Source: "github.com/hashicorp/amazon", Version: "~> 1"}})
 	if f == nil || len(diags) > 0 {
-		t.Error(f, diags)
+		t.Errorf("Find = %v, want the built-in builder; diagnostics: %v", f, diags)
 	}
 }

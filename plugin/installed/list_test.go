@@ -60,7 +60,7 @@ func TestRequired(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			all, err := p.Required(t.Context(), []setup.Requirement{c.required}, lock, func(b host.Binary, err error) { t.Errorf("%s: %v", b.Path, err) })
 			if err != nil || len(all) != 1 {
-				t.Fatal(all, err)
+				t.Fatalf("Required = %v, %v, want one plugin", all, err)
 			}
 			got, first := all[0], ""
 			if len(got.Components) > 0 {
@@ -167,7 +167,7 @@ func TestRemove(t *testing.T) {
 	}
 	removed, err := p.Remove(t.Context(), plugintest.Source, ">= 1")
 	if err != nil || len(removed) != 1 {
-		t.Fatal(removed, err)
+		t.Fatalf("Remove = %v, %v, want one plugin", removed, err)
 	}
 	paths := []string{removed[0]}
 	for _, i := range before[1:] {

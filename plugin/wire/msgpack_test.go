@@ -151,7 +151,7 @@ func TestMarshalAssign(t *testing.T) {
 	want.none = 0
 	want.Data = map[string]any{"port": int64(22), "neg": int64(-33), "text": in.Data["text"]}
 	if diff := cmp.Diff(want, out, cmp.AllowUnexported(sample{})); diff != "" {
-		t.Error(diff)
+		t.Errorf("decoded value (-want +got):\n%s", diff)
 	}
 }
 

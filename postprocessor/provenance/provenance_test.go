@@ -95,7 +95,7 @@ user_variables = { a = "1", b = "it is hush", c = "x", packer_sensitive_variable
 	s := scope("GITHUB_SERVER_URL=https://user:secret@git.example", "GITHUB_REPOSITORY=o/r", "GITHUB_SHA=abc")
 	out, keep, err := postprocessortest.ProcessIn(t, factory(nil), body, s, in)
 	if err != nil || out != in || keep != postprocessor.MustKeep {
-		t.Fatal(out, keep, err)
+		t.Fatalf("out = %v, keep = %v, err = %v, want the input, and that it must be kept", out, keep, err)
 	}
 	text, err := os.ReadFile(dir + "/out/ami-1.provenance.json")
 	if err != nil {

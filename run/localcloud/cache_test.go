@@ -185,7 +185,7 @@ func TestCacheLimit(t *testing.T) {
 		t.Helper()
 		id, at, err := c.Find(t.Context(), region, []string{key})
 		if err != nil || at != 0 {
-			t.Fatal(key, at, err)
+			t.Fatalf("Find of %s = %d, %v, want the first key", key, at, err)
 		}
 		now = now.Add(time.Second)
 		return id
@@ -198,7 +198,7 @@ func TestCacheLimit(t *testing.T) {
 	keep(first, upper, "a") // 1000 bytes
 	keep(first, upper, "b") // 2000
 	if _, at, err := c.Find(t.Context(), region, []string{"none"}); at >= 0 || err != nil {
-		t.Fatal(at, err)
+		t.Fatalf("Find of an unknown key = %d, %v, want none", at, err)
 	}
 	c.Limit = 1 << 30
 	if err := c.Shrink(t.Context()); err != nil {

@@ -143,7 +143,7 @@ func (w *world) process(t *testing.T, ctx context.Context, size int64, body stri
 		t.Error("the disk image is kept")
 	}
 	if closed := w.scope.Close(t.Context(), context.Background()); closed != nil {
-		t.Error(closed)
+		t.Errorf("Close: %v", closed)
 	}
 	return out, err
 }

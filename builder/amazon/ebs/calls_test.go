@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the expected calls anew")
 func TestCalls(t *testing.T) {
 	blocks, err := filepath.Glob(filepath.Join("testdata", "calls", "*.hcl"))
 	if err != nil || len(blocks) < 25 {
-		t.Fatal(blocks, err)
+		t.Fatalf("Glob = %q, %v, want 25 files or more", blocks, err)
 	}
 	for _, file := range blocks {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".hcl"), func(t *testing.T) {

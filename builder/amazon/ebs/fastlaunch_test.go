@@ -74,7 +74,7 @@ fast_launch {
 }
 `))
 	if len(images) != 3 {
-		t.Error(images)
+		t.Errorf("images = %v, want three", images)
 	}
 	asked := map[string]map[string]string{}
 	for _, c := range w.Calls {

@@ -37,7 +37,7 @@ ami_regions  = ["eu-west-1"]
 tags         = { Name = "web" }
 `))
 	if len(images) != 2 {
-		t.Fatal(images)
+		t.Fatalf("images = %v, want two", images)
 	}
 	if left := w.Holdings(); len(left) != 4 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
@@ -54,7 +54,7 @@ func TestOnlyCopies(t *testing.T) {
 	w := newWorld(t)
 	images := w.MustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nskip_save_build_region = true"))
 	if len(images) != 1 || images["eu-west-1"] == "" {
-		t.Fatal(images)
+		t.Fatalf("images = %v, want one in eu-west-1", images)
 	}
 	if left := w.Holdings(); len(left) != 2 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
@@ -324,7 +324,7 @@ func TestLate(t *testing.T) {
 	}
 	w := newWorld(t, rules...)
 	if images := w.MustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]")); len(images) != 2 {
-		t.Error(images)
+		t.Errorf("images = %v, want two", images)
 	}
 	if left := w.Holdings(); len(left) != 4 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
@@ -345,7 +345,7 @@ func TestPartitions(t *testing.T) {
 			}
 			p := w.Sent("RunInstances")
 			if p["TagSpecification.1.ResourceType"] != "instance" {
-				t.Error(p)
+				t.Errorf("RunInstances was called with %v, want tags for the instance first", p)
 			}
 		})
 	}
@@ -406,7 +406,7 @@ func TestCopiesAgain(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, fault)
 			if images := w.MustBuild(t, plain(small)); len(images) != 2 {
-				t.Error(images)
+				t.Errorf("images = %v, want two", images)
 			}
 			if left := w.Holdings(); len(left) != 4 {
 				t.Errorf("left:\n%s", strings.Join(left, "\n"))
@@ -506,7 +506,7 @@ func TestSecurityGroupSource(t *testing.T) {
 	w.MustBuild(t, plain("ami_name = \"web\"\nskip_create_ami = true\ntemporary_security_group_source_cidrs = [\"127.0.0.0/8\", \"2001:db8::/32\"]"))
 	p := w.Sent("AuthorizeSecurityGroupIngress")
 	if p["IpPermissions.1.IpRanges.1.CidrIp"] != "127.0.0.0/8" || p["IpPermissions.1.Ipv6Ranges.1.CidrIpv6"] != "2001:db8::/32" || p["IpPermissions.1.FromPort"] != "22" {
-		t.Error(p)
+		t.Errorf("AuthorizeSecurityGroupIngress was called with %v, want port 22 for both ranges", p)
 	}
 }
 
@@ -554,7 +554,7 @@ run_volume_tag {
 		}
 	}
 	if !strings.HasPrefix(p["NetworkInterface.1.SubnetId"], "subnet-") || !strings.HasPrefix(p["NetworkInterface.1.SecurityGroupId.1"], "sg-") {
-		t.Error(p)
+		t.Errorf("RunInstances was called with %v, want a network interface with subnet and security group", p)
 	}
 	found := false
 	for k, v := range p {
@@ -810,7 +810,7 @@ func TestImageData(t *testing.T) {
 		}
 	}
 	if got := v.GetAttr("name").AsString(); got != "debian-12-amd64-20260101-1" {
-		t.Error(got)
+		t.Errorf("name = %q, want debian-12-amd64-20260101-1", got)
 	}
 	if _, err := amidata.Factory(w.Cloud, nil).Docs(); err != nil {
 		t.Error(err)

@@ -156,6 +156,6 @@ encrypt_boot      = true
 	}
 	e := amazontest.Evaluator{Policy: p}
 	if refused := e.Refused([]call{{Action: "StopInstances", Region: "sa-east-1", Params: map[string]string{"InstanceId.1": "i-0123456789abcdef0"}}}); refused != nil {
-		t.Error(refused)
+		t.Errorf("refused = %v, want nothing", refused)
 	}
 }

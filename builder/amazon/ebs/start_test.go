@@ -86,7 +86,7 @@ func TestStartGone(t *testing.T) {
 				},
 			})
 			if closed := b.Scope.Close(t.Context(), context.Background()); err != nil || closed != nil {
-				t.Fatal(err, closed)
+				t.Fatalf("the launch failed (%v) or its teardown did (%v)", err, closed)
 			}
 			if !slices.Equal(asked, want) {
 				t.Errorf("asked with %q, want %q", asked, want)

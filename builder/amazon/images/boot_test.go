@@ -23,7 +23,7 @@ func debian(t *testing.T, a *images.Account) images.Image {
 	t.Helper()
 	found, err := a.List(t.Context(), images.Query{Owners: []string{"136693071363"}, Name: "debian-12-*"})
 	if err != nil || len(found) == 0 {
-		t.Fatal(found, err)
+		t.Fatalf("List = %v, %v, want images of Debian 12", found, err)
 	}
 	return found[len(found)-1]
 }

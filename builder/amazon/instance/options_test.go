@@ -89,6 +89,6 @@ func TestShutdown(t *testing.T) {
 	text, _ := body(t, "shutdown_behavior = \"terminate\"\n")
 	diags := instance.Factory(amazon.Cloud{}).Check(amazontest.Input(amazontest.Plain(text)))
 	if len(diags) != 1 || diags[0].Severity != hcl.DiagWarning {
-		t.Error(diags)
+		t.Errorf("diagnostics = %v, want one warning", diags)
 	}
 }

@@ -49,7 +49,7 @@ func TestParseControl(t *testing.T) {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff(test.want, got); d != "" {
-				t.Error(d)
+				t.Errorf("paragraph (-want +got):\n%s", d)
 			}
 		})
 	}

@@ -83,10 +83,10 @@ func TestPrepare(t *testing.T) {
 		got = append(got, p.Name+"="+p.Version)
 	}
 	if d := cmp.Diff([]string{"base=1", "lib=2:1.0-1", "app=3+update"}, got); d != "" {
-		t.Error(d)
+		t.Errorf("packages (-want +got):\n%s", d)
 	}
 	if d := cmp.Diff([]string{"deb " + s.URL + " bookworm main", "deb " + s.URL + " bookworm-updates main"}, system.Sources); d != "" {
-		t.Error(d)
+		t.Errorf("sources (-want +got):\n%s", d)
 	}
 	if system.Version != "12.0" {
 		t.Errorf("version %q", system.Version)
@@ -132,7 +132,7 @@ func TestPrepareFrozen(t *testing.T) {
 		}
 		want := []string{"deb " + s.URL + " bookworm main", "deb [check-valid-until=no] " + s.URL + " bookworm-updates main"}
 		if d := cmp.Diff(want, system.Sources); d != "" {
-			t.Error(d)
+			t.Errorf("sources (-want +got):\n%s", d)
 		}
 	}
 }
@@ -161,7 +161,7 @@ func TestPrepareUbuntu(t *testing.T) {
 			got = append(got, p.Name)
 		}
 		if d := cmp.Diff([]string{"base", "lib", "app", "extra"}, got); d != "" {
-			t.Error(d)
+			t.Errorf("packages (-want +got):\n%s", d)
 		}
 		files := map[string]string{}
 		for _, f := range system.aptSources() {
@@ -406,7 +406,7 @@ Description: a package
 	}
 	command := system.Command()
 	if d := cmp.Diff([]string{"setup", "amd64", "admin", "base lib app", "Debian", "adm audio cdrom dialout dip floppy netdev plugdev sudo video"}, command[3:]); d != "" {
-		t.Error(d)
+		t.Errorf("command (-want +got):\n%s", d)
 	}
 }
 

@@ -154,7 +154,7 @@ func TestResolve(t *testing.T) {
 				names = append(names, p.Name)
 			}
 			if d := cmp.Diff(test.want, strings.Join(names, " ")); d != "" {
-				t.Error(d)
+				t.Errorf("order (-want +got):\n%s", d)
 			}
 		})
 	}

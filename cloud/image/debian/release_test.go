@@ -190,8 +190,8 @@ func TestKeys(t *testing.T) {
 				t.Errorf("%s: a private key", d.Name)
 			}
 		}
-		if d := cmp.Diff(want[d.Name], got); d != "" {
-			t.Error(d)
+		if diff := cmp.Diff(want[d.Name], got); diff != "" {
+			t.Errorf("keys of %s (-want +got):\n%s", d.Name, diff)
 		}
 	}
 }

@@ -53,7 +53,7 @@ Components: main
 		{URI: "http://mirror.example/debian", Suite: "trixie-updates", Components: []string{"main"}, SignedBy: block, Expired: true},
 	}
 	if d := gocmp.Diff(want, got); d != "" {
-		t.Error(d)
+		t.Errorf("sources (-want +got):\n%s", d)
 	}
 
 	none, err := hostSources(fstest.MapFS{})
@@ -137,7 +137,7 @@ func TestChooseSources(t *testing.T) {
 				lines = append(lines, s.Line())
 			}
 			if d := gocmp.Diff(test.want, lines); d != "" {
-				t.Error(d)
+				t.Errorf("lines (-want +got):\n%s", d)
 			}
 		})
 	}

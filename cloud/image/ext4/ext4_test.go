@@ -237,7 +237,7 @@ func TestAttributes(t *testing.T) {
 	}
 	want := map[string]string{"./": fmt.Sprint(0, 0, 0, 0, "", 0), "ping": fmt.Sprint(70000, 33, 0, 0, "cap", 300), "null": fmt.Sprint(0, 0, 1, 3, "", 0), "disk": fmt.Sprint(0, 0, 259, 3, "", 0)}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("files (-want +got):\n%s", diff)
 	}
 }
 

@@ -27,7 +27,7 @@ func TestConsoleLog(t *testing.T) {
 		line := fmt.Appendf(nil, "%01023d\n", n)
 		all.Write(line)
 		if k, err := c.Write(line); k != len(line) || err != nil {
-			t.Fatal(k, err)
+			t.Fatalf("Write = %d, %v, want %d bytes", k, err, len(line))
 		}
 		if n == 0 {
 			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, line) {

@@ -148,7 +148,7 @@ func TestUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := u.get("Service.ExecStart") + "," + u.get("Service.Type") + "," + u.get("Service.User"); got != "/bin/a,forking,web" {
-		t.Error(got)
+		t.Errorf("unit = %q, want /bin/a,forking,web", got)
 	}
 }
 

@@ -198,11 +198,11 @@ func TestRemediate(t *testing.T) {
 	if d := cmp.Diff(map[string]string{
 		"ssh-x11": "fixed: done", "pam-nullok": "fail: bad; the fix did not help: done", "pkg-updates": "fail: bad; the fix did not help: done", "account-uid0": "fail: bad",
 	}, got); d != "" {
-		t.Error(d)
+		t.Errorf("findings (-want +got):\n%s", d)
 	}
 	all := "ssh-x11 pam-nullok account-uid0 pkg-updates"
 	if d := cmp.Diff([]string{"check " + all, "log in", "fix pkg-updates pam-nullok ssh-x11", "log in", "check " + all}, f.calls); d != "" {
-		t.Error(d)
+		t.Errorf("calls (-want +got):\n%s", d)
 	}
 
 	// Nothing to do.
@@ -231,7 +231,7 @@ func TestRemediate(t *testing.T) {
 			t.Errorf("got %v, want %s", err, test.err)
 		}
 		if d := cmp.Diff(test.calls, f.calls); d != "" {
-			t.Error(d)
+			t.Errorf("calls (-want +got):\n%s", d)
 		}
 	}
 }
@@ -551,7 +551,7 @@ check_x() { sshd_where no-such-key; fail "[$where]"; }; sshd_files='' looked_for
 	text := regexp.MustCompile(`f is 4666 \S+, at most 640 \S+`).ReplaceAllString(out, "f is too open")
 	want := "twice\n4 2,4\n3\n[]\n# KEY 1\nKEY 365\nOTHER 3\n\n.\nsame\nconf:deny 5\n# Written by bake:baseline.\nnet.a = 1\nnet.b = 3\nf is too open\n640\n[]\n[]\nf is 600 root:x, at most 400 root:y\nf is 600 root:x, at most 600 nobody_:x\na-cbc 3des d-sha1: b,c\n1, 2, 3, 4, 5, 6, 7, 8\nconf defs f own\n[]\n"
 	if d := cmp.Diff(want, text); d != "" {
-		t.Error(d)
+		t.Errorf("output (-want +got):\n%s", d)
 	}
 }
 

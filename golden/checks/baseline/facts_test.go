@@ -475,7 +475,7 @@ echo "$u" ;; esac; }
 		"/usr/bin, the home of sys, is in a directory of the system", "/tmp, the home of sys, is a directory of the system", "refused",
 	}
 	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
+		t.Errorf("output (-want +got):\n%s", d)
 	}
 }
 
@@ -557,6 +557,6 @@ modes='f:640:root:domain users'; touch f; bad=; at_most 640 root users f; echo "
 `)
 	want := "1\n1\n/\n/a b\\c\n/plain\n0: 0\n1: 0\nfind fails\n2: 2\nfind fails\n137: 2\nf is 640 root:domain users, at most 640 root:users\n[]\n"
 	if d := cmp.Diff(want, out); d != "" {
-		t.Error(d)
+		t.Errorf("output (-want +got):\n%s", d)
 	}
 }

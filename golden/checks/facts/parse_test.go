@@ -269,7 +269,7 @@ func TestMachinesThatStall(t *testing.T) {
 func TestPartOfAScript(t *testing.T) {
 	whole := input("echo one\n# end N", "N")
 	if !strings.Contains(whole, "*'# end N') eval") {
-		t.Fatal(whole)
+		t.Fatalf("the input is %q, want the end of the script before eval", whole)
 	}
 	p := newPlan()
 	p.command("rm -rf /somewhere/else", time.Second)

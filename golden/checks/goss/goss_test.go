@@ -460,7 +460,7 @@ shared: KernelParam: c.d: value|KernelParam: c.d: value|unknown|error|no such ke
 Command: ls: exit-status||unknown|pass||||
 Command: ls: stdout||unknown|fail|expected "` + strings.Repeat("long ", 22) + `|||`
 	if diff := cmp.Diff(want, strings.Join(got, "\n")); diff != "" {
-		t.Error(diff)
+		t.Errorf("verdicts (-want +got):\n%s", diff)
 	}
 	// Missing answers are errors.
 	for _, f := range s.Judge(t.Context(), nil) {
@@ -508,11 +508,11 @@ func TestWriteJSON(t *testing.T) {
 	}
 	match := got.Results[1]["matcher-result"].(map[string]any)
 	if diff := cmp.Diff([]any{"group1", "group2"}, match["found-elements"]); diff != "" {
-		t.Error(diff)
+		t.Errorf("found elements (-want +got):\n%s", diff)
 	}
 	want := map[string]any{"test-count": 6.0, "failed-count": 4.0, "skipped-count": 1.0, "total-duration": 1.5e9, "summary-line": "Count: 6, Failed: 4, Skipped: 1, Duration: 1.500s"}
 	if diff := cmp.Diff(want, got.Summary); diff != "" {
-		t.Error(diff)
+		t.Errorf("summary (-want +got):\n%s", diff)
 	}
 }
 

@@ -95,10 +95,10 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	if _, diags := goss.Load("x.toml", goss.Options{}); !strings.Contains(said(diags), "Unknown format") {
-		t.Error(said(diags))
+		t.Errorf("diagnostics = %s, want an unknown format", said(diags))
 	}
 	if _, diags := goss.Load(filepath.Join(t.TempDir(), "x.yaml"), goss.Options{}); !strings.Contains(said(diags), "Cannot read a goss file") {
-		t.Error(said(diags))
+		t.Errorf("diagnostics = %s, want that the file cannot be read", said(diags))
 	}
 }
 
@@ -138,7 +138,7 @@ func TestIncludes(t *testing.T) {
 	})
 	s, diags := goss.Load(filepath.Join(dir, "goss.yaml"), goss.Options{})
 	if got := said(diags); got != fmt.Sprintf("hint z.yaml:3:3 Defined twice: This takes the place of file \"/b\" in %s:8,3-5.\n", filepath.Join(dir, "goss.yaml")) {
-		t.Error(got)
+		t.Errorf("diagnostics = %s, want one hint about /b", got)
 	}
 	var got []string
 	for _, r := range s.Results(t.Context(), nil) {
@@ -155,7 +155,7 @@ func TestIncludeFolder(t *testing.T) {
 	dir := write(t, map[string]string{"a[b]/goss.yaml": "gossfile: {\"*.yml\": {}}\n", "a[b]/x.yml": "port: {22: {listening: true}}\n"})
 	s, diags := goss.Load(filepath.Join(dir, "a[b]", "goss.yaml"), goss.Options{})
 	if diags.HasErrors() || len(s.Questions()) != 1 {
-		t.Error(diags)
+		t.Errorf("%d questions, want 1; diagnostics: %v", len(s.Questions()), diags)
 	}
 }
 
@@ -170,7 +170,7 @@ func TestDocs(t *testing.T) {
 	dir := write(t, map[string]string{"goss.yaml": example, "goss.d/more.yaml": "user: {root: {exists: true}}\n"})
 	s, diags := goss.Load(filepath.Join(dir, "goss.yaml"), goss.Options{})
 	if len(diags) > 0 || len(s.Results(t.Context(), nil)) != 5 || s.Results(t.Context(), nil)[0].ID != "ssh-root-login: exists" {
-		t.Error(diags, s.Results(t.Context(), nil))
+		t.Errorf("results = %v, want 5 that begin with ssh-root-login: exists; diagnostics: %v", s.Results(t.Context(), nil), diags)
 	}
 }
 

@@ -114,15 +114,15 @@ func TestReadFile(t *testing.T) {
 	}
 	want := [][]string{{"/etc/c"}, {"/etc/list"}, {"/etc/a"}}
 	if diff := cmp.Diff(want, asked); diff != "" {
-		t.Error(diff)
+		t.Errorf("files read (-want +got):\n%s", diff)
 	}
 	dir := write(t, map[string]string{"goss.yaml": "\n# {{ readFile `/etc/b` }}\n"})
 	if _, diags := goss.Load(filepath.Join(dir, "goss.yaml"), o); !strings.Contains(said(diags), "goss.yaml:2:1 The template cannot be rendered: {{ readFile `/etc/b` }}: /etc/b on the machine: no such file.") {
-		t.Error(said(diags))
+		t.Errorf("diagnostics = %s, want that /etc/b does not exist on the machine", said(diags))
 	}
 	o.Read = func([]string) ([]facts.Fact, error) { return nil, errors.New("connection lost") }
 	if _, diags := goss.Load(filepath.Join(dir, "goss.yaml"), o); !strings.Contains(said(diags), "connection lost") {
-		t.Error(said(diags))
+		t.Errorf("diagnostics = %s, want a lost connection", said(diags))
 	}
 }
 
@@ -134,11 +134,11 @@ func TestVars(t *testing.T) {
 	got, diags := goss.ReadVars([]string{filepath.Join(dir, "a.yaml"), filepath.Join(dir, "b.json")}, `{"n": 0, "new": {"a": 1.5}}`)
 	want := map[string]any{"n": 0.0, "m": map[string]any{"k": "v", "o": "x"}, "l": []any{2.0}, "b": false, "new": map[string]any{"a": 1.5}}
 	if diff := cmp.Diff(want, got); diff != "" || diags.HasErrors() {
-		t.Error(diff, diags)
+		t.Errorf("variables (-want +got):\n%s\ndiagnostics: %v", diff, diags)
 	}
 	got, _ = goss.ReadVars([]string{filepath.Join(dir, "a.yaml")}, "m: {new: 1}")
 	if diff := cmp.Diff(map[string]any{"new": 1}, got["m"]); diff != "" {
-		t.Error(diff)
+		t.Errorf("m (-want +got):\n%s", diff)
 	}
 	_, diags = goss.ReadVars([]string{filepath.Join(dir, "list.yaml"), filepath.Join(dir, "bad.yaml"), filepath.Join(dir, "none.yaml")}, "[a]")
 	for i, want := range []string{"list.yaml:1:1 Not variables", "bad.yaml:", "Cannot read a file of variables", "-vars-inline:1:1 Not variables"} {

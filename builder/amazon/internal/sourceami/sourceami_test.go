@@ -26,6 +26,6 @@ func TestFiltersAreInOrder(t *testing.T) {
 		got = append(got, *x.Name+x.Values[0])
 	}
 	if !slices.Equal(got, []string{"a2", "b4", "c3"}) {
-		t.Error(got)
+		t.Errorf("filters = %q, want a2, b4 and c3", got)
 	}
 }

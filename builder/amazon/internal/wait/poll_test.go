@@ -63,7 +63,7 @@ func TestPollTempo(t *testing.T) {
 			f := &fake{done: map[string]time.Time{"a": time.Now().Add(after)}}
 			start := time.Now()
 			if v, err := f.poll().Until(t.Context(), until("a")); err != nil || !v {
-				t.Error(v, err)
+				t.Errorf("Until = %t, %v, want true", v, err)
 			}
 			late, looks := time.Since(start)-after, len(f.looks)
 			t.Logf("change after %s, noticed %s later, %d looks", after, late, looks)
