@@ -68,7 +68,7 @@ func (l layers) Ensure(ctx context.Context, base string, progress func(Progress)
 func (l layers) NewID() string { return string(image.NewLayerID()) }
 
 func (l layers) Freeze(ctx context.Context, id string, dir confined.Dir) error {
-	return l.store.FreezeAs(ctx, image.LayerID(id), dir)
+	return l.store.Freeze(ctx, image.LayerID(id), dir)
 }
 
 func (l layers) Clone(ctx context.Context, dir confined.Dir) (string, error) {

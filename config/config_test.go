@@ -505,7 +505,7 @@ func TestJSON(t *testing.T) {
 		t.Errorf("script = %q, want hello world i-1", got.AsString())
 	}
 	if template.Secrets().Redact("hello world") != "hello <sensitive>" {
-		t.Errorf("the secret is not masked: the secret values are %q", template.Secrets().Values())
+		t.Error("the rendered tag, which contains a secret, is not masked")
 	}
 	if p := template.Plugins; len(p) != 1 || p[0].Name != "amazon" || p[0].Source != "github.com/hashicorp/amazon" || p[0].Version != "~> 1.2" {
 		t.Errorf("%+v", p)

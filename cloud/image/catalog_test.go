@@ -61,7 +61,7 @@ func TestBuiltinPublications(t *testing.T) {
 func TestPublish(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	id, err := freeze(t.Context(), s, makeUpper(t, "a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestRecallWithoutBase(t *testing.T) {
 	if p, _, err := s.Recall(name); !errors.Is(err, image.ErrNotFound) {
 		t.Errorf("without a base: %+v, %v", p, err)
 	}
-	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	id, err := freeze(t.Context(), s, makeUpper(t, "a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestFillRelease(t *testing.T) {
 	n := 0
 	fill := func(o image.ImportOptions) (image.Base, error) {
 		n++
-		id, err := s.Freeze(t.Context(), makeUpper(t, strings.Repeat("a", n)))
+		id, err := freeze(t.Context(), s, makeUpper(t, strings.Repeat("a", n)))
 		return image.Base{Name: o.Name, User: o.User, Layers: []image.LayerID{id}}, err
 	}
 	b, err := s.FillRelease(t.Context(), "ubuntu-22.04", false, fill)
@@ -306,7 +306,7 @@ func TestMirrors(t *testing.T) {
 func TestBases(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	id, err := freeze(t.Context(), s, makeUpper(t, "a"))
 	if err != nil {
 		t.Fatal(err)
 	}

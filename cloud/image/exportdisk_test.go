@@ -37,7 +37,7 @@ func TestExportDiskEnds(t *testing.T) {
 	if err := os.Truncate(filepath.Join(upper, "sparse"), 1<<40-1<<20); err != nil {
 		t.Fatal(err)
 	}
-	id, err := s.Freeze(t.Context(), upper)
+	id, err := freeze(t.Context(), s, upper)
 	if err != nil {
 		t.Fatal(err)
 	}

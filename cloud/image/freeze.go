@@ -14,17 +14,18 @@ import (
 	"bake/cloud/durable"
 )
 
-// NewLayerID returns a new layer id, for [Store.FreezeAs].
+// NewLayerID returns a new layer id, for [Store.Freeze].
 func NewLayerID() LayerID {
 	var random [8]byte
 	rand.Read(random[:]) // never fails
 	return LayerID("layer-" + hex.EncodeToString(random[:]))
 }
 
-// FreezeAs is [Store.Freeze] with an id that the caller has chosen, so that the caller can record
-// it beforehand. If the process dies during the call, either upper is unchanged and [Store.Has]
-// returns false, or the layer exists.
-func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper confined.Dir) error {
+// Freeze turns upper, the upper directory of a stopped machine, into a layer by renaming it: upper
+// no longer exists afterwards. The caller chooses the id, so that it can record the id beforehand.
+// On error, or if the process dies during the call and the layer does not exist, upper is unchanged
+// and [Store.Has] returns false.
+func (s *Store) Freeze(ctx context.Context, id LayerID, upper confined.Dir) error {
 	if !layerPattern().MatchString(string(id)) {
 		return fmt.Errorf("make a layer: %q is not a layer id", id)
 	}

@@ -65,7 +65,7 @@ func systemDir(t *testing.T) string {
 // byte.
 func TestImportDiskBase(t *testing.T) {
 	s, ctx := openStore(t, t.TempDir()), t.Context()
-	id, err := s.Freeze(ctx, systemDir(t))
+	id, err := freeze(ctx, s, systemDir(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestImportDiskBase(t *testing.T) {
 func TestImportDiskRefuses(t *testing.T) {
 	dir := t.TempDir()
 	s, ctx := openStore(t, dir), t.Context()
-	id, err := s.Freeze(ctx, systemDir(t))
+	id, err := freeze(ctx, s, systemDir(t))
 	if err != nil {
 		t.Fatal(err)
 	}

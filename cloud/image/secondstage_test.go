@@ -30,7 +30,7 @@ func TestInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	id, err := freeze(t.Context(), s, makeUpper(t, "a"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,6 @@ package image
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -168,24 +167,6 @@ func (s *Store) work(ctx context.Context, fn func(dir string) error) (err error)
 	return fn(dir)
 }
 
-// Freeze turns upper, the upper directory of a stopped machine, into a layer by renaming it: upper
-// no longer exists afterwards. On error upper is unchanged.
-func (s *Store) Freeze(ctx context.Context, upper string) (LayerID, error) {
-	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)
-	if err != nil {
-		return "", s.explain("make a layer", err)
-	}
-	defer unlock()
-	id, err := s.adopt(upper, layerRecord{})
-	if errors.Is(err, syscall.EXDEV) {
-		return "", s.elsewhere(upper)
-	}
-	if err != nil {
-		return "", s.explain("make a layer", err)
-	}
-	return id, nil
-}
-
 // elsewhere returns the error of a directory that cannot be renamed into the store.
 func (s *Store) elsewhere(upper string) error {
 	return &os.LinkError{Op: "make a layer of", Old: upper, New: s.dir, Err: errors.New("it is on another file system than the image store: keep both below one directory")}
@@ -194,10 +175,7 @@ func (s *Store) elsewhere(upper string) error {
 // adopt renames content to its final place and writes the record that makes it a layer. The caller
 // holds the lock shared.
 func (s *Store) adopt(content string, r layerRecord) (LayerID, error) {
-	var random [8]byte
-	rand.Read(random[:]) // never fails
-	r.ID = LayerID("layer-" + hex.EncodeToString(random[:]))
-	r.Created = time.Now().UTC()
+	r.ID, r.Created = NewLayerID(), time.Now().UTC()
 	place := s.path("layers", string(r.ID))
 	if err := os.Rename(content, place); err != nil {
 		return "", err
@@ -206,15 +184,6 @@ func (s *Store) adopt(content string, r layerRecord) (LayerID, error) {
 		return "", errors.Join(err, os.Rename(place, content))
 	}
 	return r.ID, nil
-}
-
-// Import makes a layer from a tar stream.
-func (s *Store) Import(ctx context.Context, tar io.Reader) (LayerID, error) {
-	id, err := s.importLayer(ctx, tar, layerRecord{}, func(string) error { return nil })
-	if err != nil {
-		return "", s.explain("import a layer", err)
-	}
-	return id, nil
 }
 
 // importLayer unpacks tar, reads it to its end and makes a layer of it if check accepts the result.

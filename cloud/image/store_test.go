@@ -91,11 +91,17 @@ func layerFiles(t *testing.T, s *image.Store, id image.LayerID) string {
 	return listing(t, path)
 }
 
+// freeze makes a layer of the directory upper.
+func freeze(ctx context.Context, s *image.Store, upper string) (image.LayerID, error) {
+	id := image.NewLayerID()
+	return id, s.Freeze(ctx, id, confined.Dir{Base: filepath.Dir(upper), Name: filepath.Base(upper)})
+}
+
 func TestFreeze(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	upper := makeUpper(t, "etc/a", "b")
-	id, err := s.Freeze(t.Context(), upper)
+	id, err := freeze(t.Context(), s, upper)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +113,7 @@ func TestFreeze(t *testing.T) {
 			t.Errorf("layer holds %q", got)
 		}
 	}
-	if _, err := s.Freeze(t.Context(), upper); !errors.Is(err, os.ErrNotExist) {
+	if _, err := freeze(t.Context(), s, upper); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("freeze what is not there: %v", err)
 	}
 }
@@ -156,7 +162,7 @@ func TestImport(t *testing.T) {
 func TestRemove(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	id, err := freeze(t.Context(), s, makeUpper(t, "a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +199,7 @@ func TestCollect(t *testing.T) {
 	s := openStore(t, dir)
 	ids := map[string]image.LayerID{}
 	for _, name := range []string{"image", "base", "garbage", "young"} {
-		id, err := s.Freeze(t.Context(), makeUpper(t, name))
+		id, err := freeze(t.Context(), s, makeUpper(t, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -224,7 +230,7 @@ func TestCollectBases(t *testing.T) {
 	old := time.Now().Add(-image.CollectAfter - time.Minute)
 	made := map[string]time.Time{"import-1-replaced": old, "import-2-used": old, "import-3-published": old, "import-4-young": time.Now(), "debian-12": old, "mine": old}
 	for name, created := range made {
-		id, err := s.Freeze(t.Context(), makeUpper(t, name))
+		id, err := freeze(t.Context(), s, makeUpper(t, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +270,7 @@ func TestHold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := s.Freeze(t.Context(), makeUpper(t, "a")) // does not wait for the hold
+	id, err := freeze(t.Context(), s, makeUpper(t, "a")) // does not wait for the hold
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +305,7 @@ func TestSizeOfRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	id, err := freeze(t.Context(), s, makeUpper(t, "a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +366,7 @@ func TestPathsLimit(t *testing.T) {
 func TestOpenCleans(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	keep, err := s.Freeze(t.Context(), makeUpper(t, "keep"))
+	keep, err := freeze(t.Context(), s, makeUpper(t, "keep"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,7 +424,7 @@ func TestKill(t *testing.T) {
 			var id image.LayerID
 			var err error
 			if n%2 == 0 {
-				id, err = s.Freeze(t.Context(), makeUpper(t, "a", "b", "c"))
+				id, err = freeze(t.Context(), s, makeUpper(t, "a", "b", "c"))
 			} else {
 				id, err = s.Import(t.Context(), bytes.NewReader(archive(t, "a", "b", "c")))
 			}
@@ -554,17 +560,17 @@ func testFull(t *testing.T, dir string) {
 		}
 	}
 	before = listing(t, dir)
-	_, err = s.Freeze(t.Context(), upper)
+	_, err = freeze(t.Context(), s, upper)
 	check(err)
 	if err := os.RemoveAll(fill); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Freeze(t.Context(), upper); err != nil {
+	if _, err := freeze(t.Context(), s, upper); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 
 	other := t.TempDir() // another file system
-	_, err = s.Freeze(t.Context(), other)
+	_, err = freeze(t.Context(), s, other)
 	if err == nil || !strings.Contains(err.Error(), "on another file system than the image store") {
 		t.Errorf("freeze across file systems: %v", err)
 	}

@@ -65,11 +65,10 @@ type PortRange struct{ From, To uint16 }
 // Proto is a transport protocol.
 type Proto string
 
-// The protocols that the router carries.
+// The protocols that a [Policy] decides about.
 const (
-	TCP  Proto = "tcp"
-	UDP  Proto = "udp"
-	ICMP Proto = "icmp"
+	TCP Proto = "tcp"
+	UDP Proto = "udp"
 )
 
 // Peer is a machine as its neighbours see it.

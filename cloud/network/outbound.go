@@ -38,7 +38,7 @@ func (r *Router) handleTCP(req *tcp.ForwarderRequest) {
 	case outside:
 		r.flows.Go(func() {
 			r.connect(req, func(ctx context.Context) (net.Conn, error) {
-				if !r.cfg.Reach.Admits(ctx, to) {
+				if !r.cfg.Reach.admits(ctx, to) {
 					return nil, errOutOfReach
 				}
 				var d net.Dialer
@@ -150,7 +150,7 @@ func acceptUDP(req *udp.ForwarderRequest) *gonet.UDPConn {
 // time.
 func (r *Router) exchange(in net.Conn, to netip.AddrPort) {
 	defer in.Close()
-	if !r.cfg.Reach.Admits(r.ctx, to) {
+	if !r.cfg.Reach.admits(r.ctx, to) {
 		r.log.Debug("dropped", "machine", r.cfg.Private, "udp", to, "error", errOutOfReach)
 		return
 	}

@@ -96,8 +96,8 @@ func parseDestinations(item string) (d destinations, err error) {
 	return d, nil
 }
 
-// Admits reports whether machines may connect to to. It may wait for a lookup.
-func (r *Reach) Admits(ctx context.Context, to netip.AddrPort) bool {
+// admits reports whether machines may connect to to. It may wait for a lookup.
+func (r *Reach) admits(ctx context.Context, to netip.AddrPort) bool {
 	to = netip.AddrPortFrom(embedded(to.Addr()), to.Port())
 	if nobodys(to.Addr()) {
 		return false

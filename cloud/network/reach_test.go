@@ -43,12 +43,12 @@ func TestReach(t *testing.T) {
 		}
 		r.resolve = named
 		for _, to := range strings.Fields(test.admitted) {
-			if !r.Admits(t.Context(), netip.MustParseAddrPort(to)) {
+			if !r.admits(t.Context(), netip.MustParseAddrPort(to)) {
 				t.Errorf("%q does not admit %s", test.items, to)
 			}
 		}
 		for _, to := range strings.Fields(test.unadmitted) {
-			if r.Admits(t.Context(), netip.MustParseAddrPort(to)) {
+			if r.admits(t.Context(), netip.MustParseAddrPort(to)) {
 				t.Errorf("%q admits %s", test.items, to)
 			}
 		}

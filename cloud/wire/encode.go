@@ -49,8 +49,8 @@ func (m *Model) Encode(action, requestID string, out any) ([]byte, error) {
 	return e.Bytes(), nil
 }
 
-// EncodeError writes err in the form that the protocol's clients expect.
-func (m *Model) EncodeError(requestID string, err *Error) []byte {
+// encodeError writes err in the form that the protocol's clients expect.
+func (m *Model) encodeError(requestID string, err *Error) []byte {
 	if m.Protocol == "json" {
 		return encodeJSONError(err)
 	}

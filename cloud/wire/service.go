@@ -252,7 +252,7 @@ func (s *Service) WriteError(w http.ResponseWriter, requestID string, err error)
 	if s.Model.Protocol == "json" {
 		e = inJSON(e)
 	}
-	s.write(w, e.HTTPStatus(), requestID, s.Model.EncodeError(requestID, e))
+	s.write(w, e.HTTPStatus(), requestID, s.Model.encodeError(requestID, e))
 }
 
 func (s *Service) write(w http.ResponseWriter, status int, id string, body []byte) {

@@ -165,17 +165,3 @@ func packageOf(url string) (Package, error) {
 	}
 	return p, nil
 }
-
-// Named returns the contents with package names as in package URLs, so that they can be
-// compared with those that [Parse] returns.
-func (c *Contents) Named() (*Contents, error) {
-	out := &Contents{}
-	for _, p := range c.Packages {
-		one, err := packageOf(p.URL(c.OS))
-		if err != nil {
-			return nil, err
-		}
-		out.Packages = append(out.Packages, one)
-	}
-	return out, nil
-}

@@ -5,10 +5,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"maps"
 	"net/url"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -172,15 +170,6 @@ func (r *Set) RedactMessage(text string) string { return r.replace(text, (*match
 // Blank returns text, the source of a template, with every byte of a secret replaced by
 // an asterisk, so that positions in it do not change.
 func (r *Set) Blank(text []byte) []byte { return []byte(r.replace(string(text), (*match).quoted, "")) }
-
-// Values lists the secret texts, longest first.
-func (r *Set) Values() []string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	texts := slices.Collect(maps.Keys(r.known))
-	sort.Slice(texts, func(i, j int) bool { return byLength(texts[i], texts[j]) < 0 })
-	return texts
-}
 
 // replace replaces each rare secret, and each match of a common secret for which counts
 // returns true, by mask or, if mask is empty, by as many asterisks as the secret has

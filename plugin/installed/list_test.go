@@ -117,7 +117,8 @@ func TestInitialized(t *testing.T) {
 // TestRequiredNotTrusted: a binary that is not what the lock file says is named, and not run.
 func TestRequiredNotTrusted(t *testing.T) {
 	p := places(t, plugintest.Source)
-	lock, diags := registry.ReadLock(filepath.Join(t.TempDir(), registry.LockFile))
+	path := filepath.Join(t.TempDir(), registry.LockFile)
+	lock, diags := registry.ReadLock(path)
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
@@ -127,7 +128,7 @@ func TestRequiredNotTrusted(t *testing.T) {
 	if err := lock.Save(); err != nil {
 		t.Fatal(err)
 	}
-	if lock, diags = registry.ReadLock(lock.Path()); diags.HasErrors() {
+	if lock, diags = registry.ReadLock(path); diags.HasErrors() {
 		t.Fatal(diags)
 	}
 	var named []string

@@ -196,9 +196,6 @@ func readLocked(b *hcl.Block) (Locked, hcl.Diagnostics) {
 // Files returns the files that diagnostics refer to.
 func (l *Lock) Files() map[string]*hcl.File { return l.parser.Files() }
 
-// Path returns the path of the file.
-func (l *Lock) Path() string { return l.path }
-
 // Find returns the entry of a plugin.
 func (l *Lock) Find(source string) (*Locked, bool) {
 	i := slices.IndexFunc(l.plugins, func(p Locked) bool { return strings.EqualFold(p.Source, source) })

@@ -107,9 +107,6 @@ func New(o Options) (*Driver, error) {
 	return d, nil
 }
 
-// Mode returns how the driver maps user ids.
-func (d *Driver) Mode() Mode { return d.ids.mode }
-
 // Start implements [machine.Driver].
 func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine, error) {
 	release, err := d.occupy(spec.Dir)

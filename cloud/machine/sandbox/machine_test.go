@@ -250,7 +250,7 @@ func TestBoot(t *testing.T) {
 			t.Logf("started %v, logged in %v, first command %v", round(up), round(in), round(time.Since(began)))
 
 			user := "admin"
-			if b.driver.Mode() == ModeSingle { // there is no other user
+			if b.driver.ids.mode == ModeSingle { // there is no other user
 				user = "root"
 			}
 			if got := b.run(c, "hostname; id -un; sudo id -u; cat /etc/machine-id | wc -c; stat -c %s /etc/ssh/ssh_host_rsa_key 2>/dev/null; true"); got != spec.Hostname+"\n"+user+"\n0\n33" {
