@@ -142,7 +142,7 @@ func TestImportDiskRefuses(t *testing.T) {
 }
 
 // TestUnpackDisk: a compressed disk becomes a file without a name that takes no more room than
-// what is on it; any other file is left alone.
+// what is on it; a truncated one is an error; any other file is left alone.
 func TestUnpackDisk(t *testing.T) {
 	dir := t.TempDir()
 	s, ctx := openStore(t, dir), t.Context()
@@ -177,7 +177,7 @@ func TestUnpackDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	unpack := func(packed []byte) (*os.File, *os.File) {
+	file := func(packed []byte) *os.File {
 		t.Helper()
 		f, err := os.Create(filepath.Join(t.TempDir(), "packed"))
 		if err != nil {
@@ -187,6 +187,11 @@ func TestUnpackDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		return f
+	}
+	unpack := func(packed []byte) (*os.File, *os.File) {
+		t.Helper()
+		f := file(packed)
 		out, err := s.UnpackDisk(ctx, f, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -207,6 +212,11 @@ func TestUnpackDisk(t *testing.T) {
 		if err := unix.Fstat(int(out.Fd()), &info); err != nil || info.Blocks*512 > 1<<20 || info.Nlink != 0 {
 			t.Errorf("%s: it takes %d blocks and has %d names: %v", name, info.Blocks, info.Nlink, err)
 		}
+		part := file(packed[:len(packed)-len(packed)/4])
+		if cut, err := s.UnpackDisk(ctx, part, nil); err == nil {
+			t.Errorf("%s: a truncated disk is taken: %v", name, cut)
+		}
+		_ = part.Close()
 		if err := errors.Join(out.Close(), f.Close()); err != nil {
 			t.Error(err)
 		}

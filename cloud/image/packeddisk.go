@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"bake/cloud/image/disk"
+	"bake/cloud/machine/layer"
 )
 
 // diskHead is how much of a disk's image is enough to recognize it.
@@ -52,24 +53,15 @@ func (s *Store) UnpackDisk(ctx context.Context, f *os.File, report func(Progress
 	return out, nil
 }
 
-// withHoles copies r to an empty file, and leaves out blocks of zeros.
+// withHoles copies r to an empty file until ctx ends, with holes where there are zeros.
 func withHoles(ctx context.Context, out *os.File, r io.Reader) error {
-	block, zeros, size := make([]byte, 64<<10), make([]byte, 64<<10), int64(0)
-	for {
-		n, err := io.ReadFull(r, block)
-		if !bytes.Equal(block[:n], zeros[:n]) {
-			if _, err := out.WriteAt(block[:n], size); err != nil {
-				return err
-			}
-		}
-		size += int64(n)
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return out.Truncate(size)
-		case err != nil:
+	w := &layer.SparseWriter{File: out}
+	for ctx.Err() == nil {
+		if _, err := io.CopyN(w, r, 1<<20); err == io.EOF {
+			return out.Truncate(w.Size)
+		} else if err != nil {
 			return err
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
 		}
 	}
+	return context.Cause(ctx)
 }

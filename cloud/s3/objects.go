@@ -22,6 +22,7 @@ import (
 	"unicode/utf8"
 
 	"bake/cloud/durable"
+	"bake/cloud/machine/layer"
 	"bake/cloud/wire"
 )
 
@@ -120,8 +121,8 @@ func receive(q *request, dir string) (name string, sum []byte, size int64, err e
 	if err != nil {
 		return "", nil, 0, err
 	}
-	h := md5.New() // S3's entity tags are MD5
-	file := &sparse{f: f}
+	h := md5.New()                       // S3's entity tags are MD5
+	file := &layer.SparseWriter{File: f} // a disk image is mostly zeros
 	to, want256, checksum := io.MultiWriter(file, h), q.Header.Get(sha256Header), sha256.New()
 	if want256 != "" {
 		to = io.MultiWriter(file, h, checksum)
@@ -138,25 +139,6 @@ func receive(q *request, dir string) (name string, sum []byte, size int64, err e
 		return "", nil, 0, errors.Join(err, os.Remove(f.Name()))
 	}
 	return f.Name(), h.Sum(nil), size, nil
-}
-
-// sparse writes a file with holes instead of zeros, as most of a disk image is zeros. A
-// hole at the end is not written: the caller must set the file's size.
-type sparse struct {
-	f  *os.File
-	at int64
-}
-
-func (s *sparse) Write(p []byte) (int, error) {
-	for part := range slices.Chunk(p, 32<<10) {
-		if len(part) < 4096 || len(bytes.Trim(part, "\x00")) > 0 {
-			if _, err := s.f.WriteAt(part, s.at); err != nil {
-				return 0, err
-			}
-		}
-		s.at += int64(len(part))
-	}
-	return len(p), nil
 }
 
 func (s *Service) checked(q *request) error {

@@ -53,15 +53,17 @@ func onePoint[E error](text string, args []any) string {
 }
 
 // Fill divides a text into lines of at most width columns, which begin with indent. It moves
-// line breaks, but puts none into what is in backquotes; what is wider has a line of its own.
+// line breaks, but puts none into what is in backquotes, unless a backquote is missing. What is
+// wider has a line of its own.
 func Fill(text, indent string, width int) string {
 	var lines []string
 	line, word := "", ""
+	quoted := strings.Count(text, "`")%2 == 0
 	for part := range strings.FieldsSeq(text) {
 		if word != "" {
 			part = word + " " + part
 		}
-		if word = ""; strings.Count(part, "`")%2 == 1 {
+		if word = ""; quoted && strings.Count(part, "`")%2 == 1 {
 			word = part // its quotation goes on
 			continue
 		}
@@ -74,8 +76,8 @@ func Fill(text, indent string, width int) string {
 		}
 		line = part
 	}
-	if rest := strings.TrimSpace(line + " " + word); rest != "" { // word: a quotation that does not end
-		lines = append(lines, indent+rest)
+	if line != "" {
+		lines = append(lines, indent+line)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -211,18 +213,14 @@ func fits(text string, columns int) bool {
 	return true
 }
 
-// Wrapped returns the lines of a text, those that are longer than most bytes divided between
-// words.
-func Wrapped(text string, most int) (lines []string) {
+// Wrapped returns the lines of a text. It divides lines of more than width columns as [Fill]
+// does, and leaves the others as they are.
+func Wrapped(text string, width int) (lines []string) {
 	for line := range strings.SplitSeq(text, "\n") {
-		for len(line) > most {
-			at := strings.LastIndexByte(line[:most+1], ' ')
-			if at <= 0 {
-				break
-			}
-			lines, line = append(lines, line[:at]), line[at+1:]
+		if !fits(line, width) {
+			line = Fill(line, "", width)
 		}
-		lines = append(lines, line)
+		lines = append(lines, strings.Split(line, "\n")...)
 	}
 	return lines
 }

@@ -116,7 +116,7 @@ func TestFill(t *testing.T) {
 		{"one two\nthree  four five", "  one two three\n  four five"},
 		{"set `a b c d e f g h i` to it", "  set\n  `a b c d e f g h i`\n  to it"},
 		{"as (`a b`, `c d`) and so on", "  as (`a b`,\n  `c d`) and so\n  on"},
-		{"a `quotation that does not end", "  a `quotation that does not end"},
+		{"a `quotation that does not end", "  a `quotation\n  that does not\n  end"},
 		{"überüberüber öö ä", "  überüberüber\n  öö ä"},
 	} {
 		if got := Fill(c.text, "  ", 15); got != c.want {

@@ -81,6 +81,23 @@ func CheckHoles(r io.Reader) error {
 	}
 }
 
+// SparseWriter writes to a new file, except blocks that contain only zeros, which become holes. When
+// everything is written, the caller sets the size of the file to Size, since a hole at its end does
+// not.
+type SparseWriter struct {
+	File *os.File
+	Size int64 // bytes written
+}
+
+// Write implements [io.Writer].
+func (w *SparseWriter) Write(b []byte) (int, error) {
+	if err := writeSparse(int(w.File.Fd()), b, w.Size); err != nil {
+		return 0, err
+	}
+	w.Size += int64(len(b))
+	return len(b), nil
+}
+
 // writeSparse writes b at offset, except blocks that contain only zeros.
 func writeSparse(fd int, b []byte, offset int64) error {
 	zeros := make([]byte, holeBlock)
