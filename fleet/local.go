@@ -75,7 +75,7 @@ func (l *local) Run(ctx context.Context, f *Fleet, o RunOptions) (Status, error)
 	lock, err := dir.lock()
 	switch {
 	case errors.Is(err, filelock.ErrLocked):
-		return Status{}, fmt.Errorf("the fleet %s is being run already: bake fleet status %s shows how it goes", f.Name, f.Name)
+		return Status{}, fmt.Errorf("the fleet %s is being run already: bake fleet status %s shows its progress", f.Name, f.Name)
 	case err != nil:
 		return Status{}, fmt.Errorf("the folder of the fleet: %w; set BAKE_STATE_DIR to use another directory", err)
 	}

@@ -265,7 +265,7 @@ func NewID() string {
 // ones.
 func (o *Options) complete() (err error) {
 	if o.Stages && o.Cache {
-		return errors.New("a run that goes by stages has no cache")
+		return errors.New("a run by stages cannot use the cache")
 	}
 	o.began = time.Now()
 	o.ID = cmp.Or(o.ID, NewID())

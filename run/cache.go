@@ -23,13 +23,13 @@ func uncached(t *config.Template, selected []string) (diags hcl.Diagnostics) {
 			continue
 		}
 		said[b.Builder] = true
-		why := fmt.Sprintf("Builders of the type %s do not launch a machine of an image of the local cloud that the cache could replace.", b.Builder.Type)
+		why := fmt.Sprintf("Builders of type %s do not launch a machine from an image of the local cloud, which is what the cache replaces.", b.Builder.Type)
 		if strings.HasPrefix(b.Builder.Type, fits) { // amazon-ebssurrogate, amazon-ebsvolume
-			why = fmt.Sprintf("The result of %s is on volumes beside the root of its machine, and the cache keeps the root alone.", b.Builder.Type)
+			why = fmt.Sprintf("The result of %s is on additional volumes of its machine, and the cache keeps only the root volume.", b.Builder.Type)
 		}
 		diags = append(diags, &hcl.Diagnostic{
 			Severity: hcl.DiagWarning, Subject: &b.Builder.TypeRange, Summary: "The cache is not used",
-			Detail: why + " All provisioners run; only " + fits + " begins from the cache.",
+			Detail: why + " All provisioners run. Only " + fits + " starts from the cache.",
 		})
 	}
 	return diags
@@ -44,7 +44,7 @@ func noReleases(t *config.Template, selected []string, pipelines map[*config.Com
 		}
 		diags = append(diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError, Subject: &b.Builder.TypeRange, Summary: "No release from the cache",
-			Detail: fmt.Sprintf("%s builds an image with an image block, and with -cache it would be made from the machine of an earlier build. Build it without -cache, exclude it with -except, or use -cache=release.", b.Name),
+			Detail: fmt.Sprintf("%s builds an image that has an image block, and with -cache it would start from the machine of an earlier build. Build it without -cache, exclude it with -except, or use -cache=release.", b.Name),
 		})
 	}
 	return diags

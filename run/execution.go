@@ -227,7 +227,7 @@ func (e *execution) options(ctx context.Context) engine.Options {
 		options.Key = func(build string) string { return e.State.key(e.run.ID, build) }
 	}
 	if e.OnError == engine.Ask && e.Ask == nil || e.Debug && e.Pause == nil {
-		text := "There is no terminal to ask on: -on-error=ask acts as cleanup, and -debug does not pause."
+		text := "There is no terminal for questions: -on-error=ask acts like cleanup, and -debug does not pause."
 		if e.Unattended != nil {
 			text += " " + prose.Sentence(e.Unattended.Error())
 		}
@@ -252,10 +252,10 @@ func (e *execution) settleCache(ctx context.Context) {
 		return
 	}
 	if err := e.cache.Settle(ctx); err != nil && ctx.Err() == nil {
-		e.say(step.Warning, prose.Sentence(fmt.Errorf("a machine is not kept in the cache: %w", err).Error()))
+		e.say(step.Warning, prose.Sentence(fmt.Errorf("a machine could not be added to the cache: %w", err).Error()))
 	}
 	if err := e.cache.Shrink(ctx); err != nil && ctx.Err() == nil {
-		e.say(step.Warning, prose.Sentence(fmt.Errorf("the cache cannot be kept within its limit: %w", err).Error()))
+		e.say(step.Warning, prose.Sentence(fmt.Errorf("the cache could not be reduced to its limit: %w", err).Error()))
 	}
 }
 
@@ -295,7 +295,7 @@ func (e *execution) keep(ctx context.Context, goesOn bool) (logged *LogPart) {
 	if e.Stages && e.sharedReports(in, e.run.ID) {
 		var err error
 		if logged, err = e.keepLog(ctx, e.run.ID, e.events.from, in); err != nil {
-			e.warn(fmt.Errorf("the log of the stage cannot be written to %s: %w", in, err), "It is on this host.")
+			e.warn(fmt.Errorf("the log of the stage cannot be written to %s: %w", in, err), "It is still on this host.")
 		}
 	}
 	if goesOn {
@@ -303,7 +303,7 @@ func (e *execution) keep(ctx context.Context, goesOn bool) (logged *LogPart) {
 	}
 	if len(e.pipelines) > 0 && !e.planOnly {
 		if err := e.page(ctx, e.run.ID, in); err != nil {
-			e.warn(fmt.Errorf("the report of the run cannot be written: %w", err), "'bake report' makes it of the log of the run.")
+			e.warn(fmt.Errorf("the report of the run cannot be written: %w", err), "'bake report' can create it from the log of the run.")
 		}
 	}
 	os.Remove(e.State.parts(e.run.ID))

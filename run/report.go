@@ -134,7 +134,8 @@ func (o Options) reports(ctx context.Context, settings *bakefile.Settings, parts
 }
 
 // aboutReports is the README.txt of a bucket with reports.
-const aboutReports = `Reports of bake about images: under the names of their builds those of the newest, and in
-sha256/ all of them by their SHA-256. Those of an image are found by its tags bake:report,
-bake:sbom, bake:manifest and bake:attestation. In logs/ are those of the runs of fleets.
+const aboutReports = `Reports that bake has written about images. Files named after a build are about its newest
+image; sha256/ contains all files by their SHA-256. The tags bake:report, bake:sbom,
+bake:manifest and bake:attestation of an image refer to its files. logs/ contains the logs
+of fleet runs.
 `

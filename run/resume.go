@@ -172,10 +172,10 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	if o.From != "" && !slices.ContainsFunc(m.Builds, func(b string) bool {
 		return engine.Resumable(journal, b, false) != nil && engine.Resumable(journal, b, true) == nil
 	}) {
-		return Result{}, fmt.Errorf("run %s cannot be resumed from %q: all of its provisioners had finished; leave -from out", o.Run, o.From)
+		return Result{}, fmt.Errorf("run %s cannot be resumed from %q: all of its provisioners had finished; omit -from", o.Run, o.From)
 	}
 	if m.Bake != o.Version && !o.Changed {
-		return Result{}, fmt.Errorf("run %s is one of bake %s, and this is %s; use -force to resume it all the same", o.Run, m.Bake, o.Version)
+		return Result{}, fmt.Errorf("run %s was started by bake %s, and this is bake %s; use -force to resume it anyway", o.Run, m.Bake, o.Version)
 	}
 	given := o.Template.Vars
 	if o.Stages { // each stage gets all of them
@@ -249,7 +249,7 @@ func (m Memory) vars(given []string) ([]string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("the values of sensitive variables are not written down; give them again: %s", strings.Join(missing, " "))
+		return nil, fmt.Errorf("the values of sensitive variables are not stored; give them again: %s", strings.Join(missing, " "))
 	}
 	return slices.Concat(m.Vars, given), nil
 }

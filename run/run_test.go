@@ -441,7 +441,7 @@ func partGoesOn(t *testing.T, state run.State, o run.SweepOptions) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if swept, err := run.Sweep(t.Context(), o); err == nil || !strings.Contains(err.Error(), "run whole is still in progress: so is run p3") || len(swept) > 0 {
+	if swept, err := run.Sweep(t.Context(), o); err == nil || !strings.Contains(err.Error(), "run whole is still in progress, because run p3") || len(swept) > 0 {
 		t.Errorf("sweeping while a part goes on: %v, %v", swept, err)
 	}
 	if _, err := state.Resumable("whole", false); err == nil || !strings.Contains(err.Error(), "run p3 is still in progress") {
@@ -687,7 +687,7 @@ func TestSweepByLedgersAndAge(t *testing.T) {
 	}
 	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) != 0 || len(fake.gone) != 0 ||
 		!strings.Contains(said, "Run kept was kept (-on-error=keep) and is not swept. To delete it: bake sweep -run kept\n  thing k\n") ||
-		!strings.Contains(said, "Not old enough, of run r1:\n  thing a\n") {
+		!strings.Contains(said, "Not old enough (run r1):\n  thing a\n") {
 		t.Errorf("%v, %+v, gone are %v, said %s", err, swept, fake.gone, said)
 	}
 	now, said = start.Add(2*time.Hour), ""

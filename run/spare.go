@@ -51,7 +51,7 @@ func (s Spared) String() string {
 	case unknown:
 		fmt.Fprintf(&b, "Run %s is not swept, since its ledger cannot be read. If it is over: bake sweep -tags -run %s", id, id)
 	case tooYoung:
-		fmt.Fprintf(&b, "Not old enough, of run %s:", id)
+		fmt.Fprintf(&b, "Not old enough (run %s):", id)
 	case ageless:
 		fmt.Fprintf(&b, "Not swept, because their age is unknown (run %s). If the run has ended: bake sweep -tags -run %s", id, id)
 	}

@@ -82,7 +82,7 @@ func KeyOf(env []string) (k Key, err error) {
 	}
 	switch text = strings.TrimSpace(string(read)); {
 	case len(read) > longestKey:
-		err = fmt.Errorf("it has more than %d bytes, and should hold a key alone", longestKey)
+		err = fmt.Errorf("it has more than %d bytes; it must contain only a key", longestKey)
 	case text == "":
 		err = errors.New("it is empty")
 	default:
@@ -132,7 +132,7 @@ func (k Key) Open(sealed []byte) ([]byte, error) {
 	return data, nil
 }
 
-var errKey = errors.New("it was encrypted with another key, or was changed: " + KeyVar + " must be the same on all workers")
+var errKey = errors.New("it was encrypted with another key, or has been changed: " + KeyVar + " must be the same on all workers")
 
 func (k Key) aead() (cipher.AEAD, error) {
 	block, err := aes.NewCipher(k[:])

@@ -155,7 +155,7 @@ func (o *SweepOptions) complete() {
 // was incomplete; a failure in one run does not stop the sweep of the others.
 func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 	if o.Logged != nil && o.Run == "" {
-		return nil, errors.New("a sweep of all runs has no log to be told in: SweepOptions.Logged without Run")
+		return nil, errors.New("SweepOptions.Logged requires Run: a sweep of all runs is in no run's log")
 	}
 	o.complete()
 	all := o.State.survey(o.Run)
@@ -169,7 +169,7 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		return nil, fmt.Errorf("run %s is still in progress; stop it with Ctrl-C", o.Run)
 	}
 	if len(all.live) > 0 {
-		return nil, fmt.Errorf("run %s is still in progress: so is run %s, which is a part of it; stop it with Ctrl-C", o.Run, strings.Join(all.live, ", "))
+		return nil, fmt.Errorf("run %s is still in progress, because run %s, which is a part of it, is; stop it with Ctrl-C", o.Run, strings.Join(all.live, ", "))
 	}
 	if o.Run != "" && len(found) == 0 && !o.DryRun {
 		o.State.forgetRun(o.Run) // it owns nothing

@@ -128,7 +128,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 		return nil, usageError{"-cache applies to the local cloud only: use it with -local", "bake build"}
 	}
 	if o.cacheLimit > 0 && o.cache.value == "" {
-		return nil, usageError{"-cache-limit is for the cache: use it with -cache", "bake build"}
+		return nil, usageError{"-cache-limit requires -cache", "bake build"}
 	}
 	if o.timeout < 0 && o.timeout != run.NoTimeout {
 		return nil, usageError{"-timeout cannot be negative", "bake build"}
@@ -259,7 +259,7 @@ func (p *program) sayNext(result run.Result) {
 	if result.Resumable {
 		p.say("To resume the run: bake resume " + result.Run)
 	} else if result.Reachable {
-		p.say("To run the provisioners again, from one on: bake resume " + result.Run + " -from PROVISIONER\nTo log in: bake ssh " + result.Run)
+		p.say("To run provisioners again: bake resume " + result.Run + " -from PROVISIONER\nTo log in: bake ssh " + result.Run)
 	}
 }
 

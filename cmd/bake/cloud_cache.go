@@ -62,7 +62,7 @@ others are within the limit; -clear deletes all. Machines that are in use are ke
 func (o *cloudCacheOptions) bounds(env environ) (to localcloud.Bounds, err error) {
 	switch {
 	case o.clear && (o.prune || o.limit > 0 || o.olderThan > 0):
-		return to, usageError{"-clear deletes all: it cannot be combined with -prune, -cache-limit and -older-than", "bake cloud cache"}
+		return to, usageError{"-clear deletes everything: it cannot be combined with -prune, -cache-limit or -older-than", "bake cloud cache"}
 	case o.clear:
 		return localcloud.Bounds{None: true}, nil
 	case !o.prune && (o.limit > 0 || o.olderThan > 0):

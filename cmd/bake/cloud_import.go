@@ -67,7 +67,7 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 	case o.as != "" && (o.name != "" || o.user != "" || o.arch != "" || o.owner != "" && o.owner != "self"):
 		return usageError{"-as cannot be combined with -name, -owner, -user or -arch: the release determines them", "bake cloud import"}
 	case o.arch != "" && local.IsImageID(o.source):
-		return usageError{"-arch is not for an image of the local cloud, which says it itself", "bake cloud import"}
+		return usageError{"-arch cannot be used with an image of the local cloud, whose architecture is known", "bake cloud import"}
 	case o.arch != "" && o.arch != "amd64" && o.arch != "arm64":
 		return usageError{fmt.Sprintf("-arch %s: it must be amd64 or arm64", o.arch), "bake cloud import"}
 	case o.as == "" && o.name == "":
@@ -147,7 +147,7 @@ func (p *program) cloudReset(ctx context.Context, force, keepBases bool) error {
 	if !force {
 		q := p.newPrompter(func() func() { return func() {} })
 		if q == nil {
-			return errors.New("there is no terminal to ask on whether everything in " + dir + " may be deleted; say so with -force")
+			return errors.New("nothing was deleted: there is no terminal to confirm that everything in " + dir + " may be deleted; use -force to delete it without confirmation")
 		}
 		text, err := q.Ask(ctx, "Delete everything that the local cloud holds in "+dir+"? [y/N] ")
 		if err != nil {

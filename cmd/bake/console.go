@@ -116,7 +116,7 @@ func (c *console) read(ctx context.Context) error {
 func (c *console) line(ctx context.Context, text string, last bool) (done, failed bool) {
 	a, err := c.session.Line(ctx, text, last)
 	if err != nil {
-		c.report(fmt.Errorf("the console has to stop: %w", err))
+		c.report(fmt.Errorf("the console cannot continue: %w", err))
 		return true, true
 	}
 	switch a.Command {

@@ -218,7 +218,7 @@ func (p *program) docsSearch(refs []reference.Component, root *cobra.Command, te
 		}{append([]reference.Match{}, found...)}
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("the documentation has no place with all of these words: %s", text)
+		return fmt.Errorf("nothing in the documentation contains all of these words: %s", text)
 	}
 	if !p.json.on {
 		reference.ListMatches(p.stdout, found)

@@ -29,10 +29,10 @@ FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is only one fleet.`
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.onCell(cmd, &f, args[0], func(ctx context.Context, e fleet.Engine, one *fleet.Fleet, c fleet.Cell) error {
 				if by != "" && one.Engine == nil {
-					return usageError{"-by takes an engine block: without one, AWS knows whose credentials these are", "bake fleet approve"}
+					return usageError{"-by requires an engine block: without one, the approver is the owner of the AWS credentials", "bake fleet approve"}
 				}
 				if by == "" && one.Engine != nil {
-					return usageError{"an approval says who approves: use -by NAME", "bake fleet approve"}
+					return usageError{"name the approver with -by NAME", "bake fleet approve"}
 				}
 				if err := p.hasChannel(ctx, &f, c, args[1]); err != nil {
 					return err

@@ -118,7 +118,7 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 		one.Engine = nil // it is this process that has the cloud
 	}
 	if one.Engine != nil && o.cloudInit != "" {
-		return false, nil, usageError{"-cloud-init-timeout is for cells that this process bakes: those of a fleet with an engine block are baked by workers, which have " + cloudInitVariable + " in their environment", "bake fleet run"}
+		return false, nil, usageError{"-cloud-init-timeout has no effect on a fleet with an engine block, whose cells are baked by workers: set " + cloudInitVariable + " in the environment of the workers", "bake fleet run"}
 	}
 	status, err := p.fleetDo(ctx, o, t, one, fleet.RunOptions{
 		Cells: cells, FailFast: o.failFast, Force: o.force, CloudInit: &cloudInit, Resume: o.resume, Command: p.log.secrets.Redact(p.commandLine()),
@@ -191,7 +191,7 @@ func (p *program) runOnEngine(ctx context.Context, e fleet.Engine, one *fleet.Fl
 		}
 		return e.status, e.err
 	case <-stop.Done():
-		return fleet.Status{}, fmt.Errorf("%w: the run of fleet %s ends once its workers have deleted what its cells made, or when a worker is there again; bake fleet status %s shows how it goes", context.Cause(stop), one.Name, one.Name)
+		return fleet.Status{}, fmt.Errorf("%w: the run of fleet %s ends once its workers have deleted what its cells made, or when a worker is there again; bake fleet status %s shows its progress", context.Cause(stop), one.Name, one.Name)
 	}
 }
 

@@ -50,7 +50,7 @@ func TestFleetElsewhereIsInterrupted(t *testing.T) {
 		switch {
 		case !never && (err != nil || s.State != fleet.StateCancelled):
 			t.Errorf("%v, %+v", err, s)
-		case never && (run.OutcomeOf(err) != run.OutcomeCancelled || !errors.As(err, new(interrupted)) || !strings.Contains(err.Error(), "bake fleet status nightly shows how it goes")):
+		case never && (run.OutcomeOf(err) != run.OutcomeCancelled || !errors.As(err, new(interrupted)) || !strings.Contains(err.Error(), "bake fleet status nightly shows its progress")):
 			t.Errorf("after the second: %v", err)
 		}
 		for _, want := range []string{"web/111111111111/eu-west-1: running", "Cancelling the run of fleet nightly"} {

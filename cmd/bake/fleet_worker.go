@@ -39,7 +39,7 @@ func (p *program) handOver() error {
 	if path == "" {
 		found, err := exec.LookPath(name)
 		if err != nil {
-			return fmt.Errorf("the engine block is for Temporal, which the program %s speaks to, and it is neither beside bake nor in PATH; install it from the same release as bake, or build it: go build -tags temporal -o %s ./cmd/bake", workerProgram, workerProgram)
+			return fmt.Errorf("the engine block requires Temporal and so the program %s, which is neither in bake's directory nor in PATH; install it from the same release as bake, or build it: go build -tags temporal -o %s ./cmd/bake", workerProgram, workerProgram)
 		}
 		path = found
 	}
@@ -118,7 +118,7 @@ func (p *program) work(ctx context.Context, f *workerFlags) (err error) {
 	defer h.trace.Close()
 	err = e.Work(ctx, o)
 	if errors.Is(err, fleet.ErrNotHere) {
-		return errors.New("the template has no engine block, so there is no work for a worker: bake fleet run does everything itself")
+		return errors.New("the template has no engine block, so its fleets need no worker: bake fleet run bakes the cells itself")
 	}
 	return err
 }

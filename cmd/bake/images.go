@@ -73,7 +73,7 @@ func (f *placeFlags) check(command string) error {
 	case slices.Contains(f.regions, "all") && len(f.regions) > 1:
 		text = "-regions takes either all or names of regions"
 	case slices.Contains(f.regions, "") || f.regions != nil && len(f.regions) == 0:
-		text = "-regions has an empty name of a region"
+		text = "-regions contains an empty name"
 	case f.local && f.profile != "":
 		text = "-profile is for AWS, and cannot be combined with -local"
 	default:

@@ -55,7 +55,7 @@ func (f *channelFlags) image(ctx context.Context, p *program, command, name stri
 	}
 	block, err := run.Image(ctx, template, p.components(template.Options, false)(ctx, p.parts()), name)
 	if err == nil && block == nil {
-		err = fmt.Errorf("the bake files beside %s have no image %q, whose channel blocks say what its channels ask for; name the template with -template, or do without rules: -no-rules", f.path, name)
+		err = fmt.Errorf("the bake files beside %s have no image %q with the rules of its channels; name the template with -template, or use -no-rules to move channels without rules", f.path, name)
 	}
 	return block, err
 }
@@ -64,13 +64,13 @@ func (f *channelFlags) image(ctx context.Context, p *program, command, name stri
 // block is read.
 func (f *channelFlags) unread(cmd *cobra.Command, image string) error {
 	if f.noRules && cmd.Flags().Changed("image") {
-		return usageError{"-image names an image block, and -no-rules does without one: leave one out", cmd.CommandPath()}
+		return usageError{"-image and -no-rules cannot be combined: -no-rules uses no image block", cmd.CommandPath()}
 	}
 	for _, name := range []string{"template", "var", "var-file"} {
 		switch {
 		case !cmd.Flags().Changed(name):
 		case f.noRules:
-			return usageError{"-" + name + " is for the template beside the image block, and -no-rules does without one: leave one out", cmd.CommandPath()}
+			return usageError{"-" + name + " and -no-rules cannot be combined: -no-rules uses no image block", cmd.CommandPath()}
 		case image == "":
 			return usageError{"-" + name + " has no effect without -image, the name of the image block", cmd.CommandPath()}
 		}

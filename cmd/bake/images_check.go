@@ -34,7 +34,7 @@ disabled or no longer shared with the account, so that the next launch would fai
 					return errors.Join(err, fmt.Errorf("%d references to images that cannot be launched", len(broken)))
 				}
 				if err == nil {
-					p.say("Every image that is named can be launched.")
+					p.say("All references are to images that can be launched.")
 				}
 				return err
 			})

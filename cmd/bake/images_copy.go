@@ -75,12 +75,12 @@ func (f *imagesCopyFlags) read() error {
 			region, key = "", text
 		}
 		if _, twice := f.Keys[region]; twice {
-			return fmt.Errorf("-kms-key=%s: there is another key for the same regions", text)
+			return fmt.Errorf("-kms-key=%s: the same regions already have another key", text)
 		}
 		f.Keys[region] = key
 	}
 	if f.regions != nil {
-		return errors.New("-regions: -region says where the image is, and -to where it is copied to")
+		return errors.New("-regions does not apply here: use -region for the region of the image, and -to for the regions to copy it to")
 	}
 	return f.Check()
 }

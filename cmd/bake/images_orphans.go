@@ -85,7 +85,7 @@ func (p *program) imagesOrphans(cmd *cobra.Command, o *imagesOrphansOptions) err
 		case len(found) > 0:
 			p.say(images.OrphansText(found, p.stdout.columns()))
 		case err == nil: // otherwise they are not all
-			p.say("No snapshots without their image.")
+			p.say("No orphaned snapshots.")
 		}
 		regions := images.Deletable(found)
 		if !o.delete || len(regions) == 0 {

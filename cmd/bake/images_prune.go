@@ -109,7 +109,7 @@ func (o *imagesPruneOptions) byTemplate() bool { return o.keep == 0 && o.olderTh
 // names of the images.
 func (o *imagesPruneOptions) retained(ctx context.Context, p *program, command string, like images.PruneOptions, path string) (all []images.PruneOptions, err error) {
 	if o.name != "" || len(o.tags) > 0 || o.together {
-		return nil, usageError{"-name, -tag and -together say which images are looked at with -keep or -older-than; retention blocks say that themselves", command}
+		return nil, usageError{"-name, -tag and -together require -keep or -older-than: retention blocks select their own images", command}
 	}
 	none := usageError{fmt.Sprintf("%s has no retention block in a *.bake.hcl file; specify -keep N, -older-than AGE, or both", path), command}
 	if files, _ := filepath.Glob("*.bake.hcl"); path == "." && len(files) == 0 {
@@ -158,7 +158,7 @@ func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions, args []
 			o.regions = []string{"all"}
 		}
 	case len(args) > 0:
-		return usageError{"a template is named for its retention blocks, without -keep and -older-than", cmd.CommandPath()}
+		return usageError{"TEMPLATE cannot be combined with -keep or -older-than: its retention blocks set the rules", cmd.CommandPath()}
 	}
 	return p.withImages(cmd, &o.placeFlags, func(ctx, stop context.Context, a *images.Account) error {
 		result := pruneResult{o.apply, []images.Planned{}, []images.Removal{}}
@@ -184,7 +184,7 @@ func (p *program) prune(ctx, stop context.Context, a *images.Account, o *imagesP
 		return nil
 	}
 	if !o.apply {
-		p.say("Nothing was done; -apply does it.")
+		p.say("Nothing was changed. Use -apply to make these changes.")
 		return nil
 	}
 	return p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {

@@ -69,7 +69,7 @@ SVG document.`,
 
 func (p *program) inspect(ctx context.Context, o inspectOptions) error {
 	if o.graph != "" && p.json.on {
-		return usageError{"-graph draws for people: use it without -json", "bake inspect"}
+		return usageError{"-graph and -json cannot be combined", "bake inspect"}
 	}
 	load, err := o.options(p, "bake inspect", o.path)
 	if err != nil {

@@ -89,9 +89,9 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 	of := run.PolicyFor{}
 	switch {
 	case o.fleet == "" && (o.of.value != ofRole || o.principal != ""):
-		return usageError{"-for and -principal go with -fleet", "bake policy"}
+		return usageError{"-for and -principal require -fleet", "bake policy"}
 	case (o.of.value == ofTrust) != (o.principal != ""):
-		return usageError{"-for trust and -principal go together", "bake policy"}
+		return usageError{"-for trust and -principal must be used together", "bake policy"}
 	case o.fleet != "":
 		var shown bool
 		if of, shown, err = p.fleetPolicy(ctx, o); shown || err != nil {

@@ -154,13 +154,13 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (failure, err error
 func (o *sweepOptions) check() error {
 	switch {
 	case !o.tags && (o.region != "" || o.regions != nil || o.profile != "" || o.force):
-		return usageError{"-region, -regions, -profile and -force only work with -tags: otherwise the ledgers say where to look", "bake sweep"}
+		return usageError{"-region, -regions, -profile and -force require -tags: without it, the ledgers determine where to look", "bake sweep"}
 	case o.region != "" && o.regions != nil:
 		return usageError{"-region and -regions cannot be combined", "bake sweep"}
 	case o.regions != nil && !o.everywhere() && slices.Contains(o.regions, "all"):
 		return usageError{"-regions takes either all or names of regions", "bake sweep"}
 	case slices.Contains(o.regions, "") || o.regions != nil && len(o.regions) == 0:
-		return usageError{"-regions has an empty name of a region", "bake sweep"}
+		return usageError{"-regions contains an empty name", "bake sweep"}
 	}
 	return nil
 }

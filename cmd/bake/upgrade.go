@@ -48,7 +48,7 @@ func (p *program) upgrade(o upgradeOptions) error {
 		o.output = o.path + ".pkr.hcl"
 	}
 	if filepath.Clean(o.output) == filepath.Clean(o.path) {
-		return usageError{"-output-file is the JSON template itself", "bake hcl2_upgrade"}
+		return usageError{"-output-file must not be the JSON template itself", "bake hcl2_upgrade"}
 	}
 	src, err := hostpath.Read(o.path, hostpath.Limit)
 	if err != nil {

@@ -275,7 +275,7 @@ func told(err error, s *fleet.Status) bool {
 }
 
 func isBeingRun(f *fleet.Fleet) error {
-	return fmt.Errorf("the fleet %s is being run; bake fleet status %s shows how it goes, bake fleet cancel %s ends it", f.Name, f.Name, f.Name)
+	return fmt.Errorf("the fleet %s is being run; bake fleet status %s shows its progress, bake fleet cancel %s ends it", f.Name, f.Name, f.Name)
 }
 
 // follow reports the status of a run until it ends. A service that answers slowly delays neither

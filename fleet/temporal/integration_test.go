@@ -698,7 +698,7 @@ engine`+engine)
 	bake("no fleet has a cell", true, "approve", "web/123456789012/eu-west-1", "stable", "-by", "ann")
 	bake(`has no channel "beta"`, true, "approve", cell, "beta", "-by", "ann")
 	bake("does not use approval", true, "approve", cell, "candidate", "-by", "ann")
-	bake("says who approves", true, "approve", cell, "stable")
+	bake("name the approver", true, "approve", cell, "stable")
 	if channel("stable") != "" {
 		t.Error("it was not approved, and is in the channel")
 	}
