@@ -17,9 +17,9 @@ import (
 // Channel is a channel of an image, as defined by its block.
 type Channel struct {
 	channels.Rule
-	Parameter string
-	Webhook   string // called when the channel has moved; may be empty
-	Unheard   bool   // there is a webhook, but its URL is known only in a build
+	Parameter      string
+	Webhook        string // called when the channel has moved; may be empty
+	WebhookUnknown bool   // there is a webhook, but its URL is known only in a build
 }
 
 // ImageBlock is the part of an image block that defines the distribution of its images.
@@ -88,7 +88,7 @@ func Image(ctx context.Context, t Template, all engine.Components, name string) 
 			}
 			c := Channel{Rule: h.Rule(), Parameter: h.ParameterOf(name), Webhook: h.Webhook}
 			if !i.Src.Known(&h.Webhook) {
-				c.Webhook, c.Unheard = "", true
+				c.Webhook, c.WebhookUnknown = "", true
 			}
 			block.Channels = append(block.Channels, c)
 		}

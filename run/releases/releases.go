@@ -253,7 +253,7 @@ func (m *Mover) Revoke(ctx context.Context, ref, why string, descendants bool) (
 // tell notifies the webhook of a channel, if there is one, of what the channel names now.
 // An error does not undo the move of the channel.
 func (m *Mover) tell(ctx context.Context, c run.Channel, at []builder.Placement) {
-	if c.Webhook == "" && !c.Unheard {
+	if c.Webhook == "" && !c.WebhookUnknown {
 		return
 	}
 	state, err := m.state(ctx, run.Channel{Rule: channels.Rule{Name: c.Name}}, at)
@@ -269,7 +269,7 @@ func (m *Mover) untold(ctx context.Context, c run.Channel, err error) {
 }
 
 func (m *Mover) tellOf(ctx context.Context, c run.Channel, at []builder.Placement, passed []string) {
-	if c.Unheard {
+	if c.WebhookUnknown {
 		m.Scope.Warn(ctx, "The webhook of channel %s was not told: its URL depends on a data source, which only a build reads", c.Name)
 		return
 	}
@@ -280,7 +280,7 @@ func (m *Mover) tellOf(ctx context.Context, c run.Channel, at []builder.Placemen
 // have moved in the meantime.
 func (m *Mover) moves(ctx context.Context) func() {
 	before := map[string][]builder.Placement{}
-	heard := slices.DeleteFunc(slices.Clone(m.channels()), func(c run.Channel) bool { return c.Webhook == "" && !c.Unheard })
+	heard := slices.DeleteFunc(slices.Clone(m.channels()), func(c run.Channel) bool { return c.Webhook == "" && !c.WebhookUnknown })
 	for _, c := range heard {
 		at, _, err := m.Distributor.Named(ctx, c.Parameter)
 		switch {

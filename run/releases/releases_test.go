@@ -186,7 +186,7 @@ func TestMover(t *testing.T) {
 		t.Errorf("told %v of the rollback", told)
 	}
 
-	block.Channels[1].Unheard = true
+	block.Channels[1].WebhookUnknown = true
 	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error { // forward again
 		_, err := m.Rollback(ctx, "stable", ids[1])
 		return err
@@ -194,7 +194,7 @@ func TestMover(t *testing.T) {
 	if told := w.told("stable"); told != nil {
 		t.Errorf("told %v, though its URL is not known", told)
 	}
-	block.Channels[1].Unheard = false
+	block.Channels[1].WebhookUnknown = false
 	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
 		all, err := m.Revoke(ctx, ids[1], "CVE-2026-1234", false)
 		if err == nil && (len(all) != 1 || !all[0].Disabled) {
