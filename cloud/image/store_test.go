@@ -484,7 +484,8 @@ func TestKill(t *testing.T) {
 				}
 			}
 		}
-		if len(entries) != 2*layers {
+		// Each killed process may leave one record without a layer, which Collect deletes.
+		if left := len(entries) - 2*layers; left < 0 || left > round+1 {
 			t.Fatalf("round %d: %d layers and %d entries", round, layers, len(entries))
 		}
 		bases, err := s.Bases()
