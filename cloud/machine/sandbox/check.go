@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,16 +25,17 @@ import (
 
 // Check implements [machine.Driver]. It leaves nothing behind.
 func (d *Driver) Check(ctx context.Context) []machine.Finding {
+	namespaces := sync.OnceValue(tried(ctx, d.checkNamespaces))
 	checks := []func() machine.Finding{
-		tried(ctx, d.checkNamespaces),
+		namespaces,
 		d.checkIDs,
 		d.checkStateDir,
-		tried(ctx, d.checkOverlay),
-		tried(ctx, d.checkNIC),
+		needing(namespaces, tried(ctx, d.checkOverlay)),
+		needing(namespaces, tried(ctx, d.checkNIC)),
 		d.checkCgroup,
 		d.checkLimits,
-		tried(ctx, d.checkFuse),
-		tried(ctx, d.checkDisks),
+		needing(namespaces, tried(ctx, d.checkFuse)),
+		needing(namespaces, tried(ctx, d.checkDisks)),
 		d.checkInotify,
 		d.checkEmulation,
 		checkLowPorts,
@@ -59,6 +61,18 @@ func tried(ctx context.Context, check func(context.Context) machine.Finding) fun
 	}
 }
 
+// needing wraps a check that cannot succeed without what basis checks. If both fail, the failure of
+// check is a consequence, and has no remedy of its own.
+func needing(basis, check func() machine.Finding) func() machine.Finding {
+	return func() machine.Finding {
+		f := check()
+		if b := basis(); !f.OK && !b.OK {
+			return machine.Finding{Name: f.Name, Detail: "could not be checked without " + b.Name}
+		}
+		return f
+	}
+}
+
 func good(name, detail string) machine.Finding {
 	return machine.Finding{Name: name, OK: true, Detail: detail}
 }
@@ -72,19 +86,48 @@ func (d *Driver) checkNamespaces(ctx context.Context) machine.Finding {
 		return good(name, fmt.Sprintf("a process can have its own, in mode %q", d.ids.mode))
 	}
 	f.Detail = err.Error()
-	switch {
-	case sysctl("/proc/sys/user/max_user_namespaces") == "0":
-		f.Remedy = "sysctl user.max_user_namespaces=15000"
-	case sysctl("/proc/sys/kernel/unprivileged_userns_clone") == "0":
-		f.Remedy = "sysctl kernel.unprivileged_userns_clone=1"
-	case sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
-		f.Remedy = "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or give bake an AppArmor profile with the rule userns"
-	case errors.Is(err, syscall.EPERM):
-		f.Remedy = "if this is a container, start it with --privileged, or with --security-opt seccomp=unconfined --security-opt systempaths=unconfined"
-	default:
-		f.Remedy = "use a kernel with CONFIG_USER_NS, CONFIG_NET_NS and CONFIG_PID_NS"
-	}
+	f.Remedy = namespaceRemedy(err, sysctl)
 	return f
+}
+
+// namespaceRemedy returns what to do about err, the failure to start a process in new namespaces.
+// read returns the content of a file below /proc.
+func namespaceRemedy(err error, read func(path string) string) string {
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		return "raise the limit of open files: ulimit -n 4096"
+	case errors.Is(err, syscall.EAGAIN):
+		return "raise the limit of processes: ulimit -u 4096"
+	case read("/proc/sys/user/max_user_namespaces") == "0":
+		return "sysctl user.max_user_namespaces=15000"
+	case errors.Is(err, syscall.ENOSPC):
+		return "raise the limits of namespaces: sysctl" + lowNamespaceLimits(read)
+	case read("/proc/sys/kernel/unprivileged_userns_clone") == "0":
+		return "sysctl kernel.unprivileged_userns_clone=1"
+	case read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
+		return "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or give bake an AppArmor profile with the rule userns"
+	case errors.Is(err, errMapper) && strings.Contains(read("/proc/self/status"), "NoNewPrivs:\t1"):
+		return "start bake without no_new_privs, which keeps newuidmap from its privileges: in a systemd unit, set NoNewPrivileges=no; in a container, leave out --security-opt no-new-privileges"
+	case errors.Is(err, errMapper):
+		return "check that the ranges of this user in /etc/subuid and /etc/subgid are its own, and that newuidmap and newgidmap are installed as Debian's package uidmap installs them"
+	case errors.Is(err, syscall.EPERM):
+		return "if this is a container, start it with --privileged, or with --security-opt seccomp=unconfined --security-opt systempaths=unconfined"
+	}
+	return "use a kernel with CONFIG_USER_NS, CONFIG_NET_NS and CONFIG_PID_NS"
+}
+
+// lowNamespaceLimits returns settings, as arguments of sysctl, for the kinds of namespace of which
+// this host allows fewer than its machines may need.
+func lowNamespaceLimits(read func(path string) string) string {
+	const enough = 15000
+	var low strings.Builder
+	for _, kind := range []string{"user", "net", "mnt", "pid", "uts", "ipc", "cgroup"} {
+		name := "max_" + kind + "_namespaces"
+		if n, err := strconv.Atoi(read("/proc/sys/user/" + name)); err == nil && n < enough {
+			fmt.Fprintf(&low, " user.%s=%d", name, enough)
+		}
+	}
+	return cmp.Or(low.String(), " user.max_user_namespaces=100000") // they count for the whole user
 }
 
 func (d *Driver) checkIDs() machine.Finding {

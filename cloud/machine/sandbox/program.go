@@ -16,6 +16,10 @@ import (
 // children inherit, which would replace it.
 const sealedFD = 1500
 
+// lowestSealed returns sealedFD or, if this process may have at most limit descriptors, one that it
+// can have. Some of those above may be in use.
+func lowestSealed(limit uint64) int { return int(min(sealedFD, limit/4*3)) }
+
 // sealedProgram returns the path of a copy of this program that cannot be changed any more.
 // Children that come into contact with machines run it, because the root of a machine could reach
 // the file that its processes run (see CVE-2019-5736). The copy is in memory, one for the whole
@@ -59,8 +63,12 @@ var sealProgram = sync.OnceValues(func() (sealed int, err error) {
 	if err != nil {
 		return -1, os.NewSyscallError("fcntl", err)
 	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return -1, os.NewSyscallError("getrlimit", err)
+	}
 	// The descriptor stays open for the life of the process.
-	sealed, err = unix.FcntlInt(copied.Fd(), unix.F_DUPFD_CLOEXEC, sealedFD)
+	sealed, err = unix.FcntlInt(copied.Fd(), unix.F_DUPFD_CLOEXEC, lowestSealed(limit.Cur))
 	return sealed, os.NewSyscallError("fcntl", err)
 })
 

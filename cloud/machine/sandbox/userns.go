@@ -220,6 +220,9 @@ func (id identity) finish(pid int) error {
 	return nil
 }
 
+// errMapper means that newuidmap or newgidmap refused to map ids.
+var errMapper = errors.New("the ids could not be mapped")
+
 func runMapper(program string, pid int, ids []syscall.SysProcIDMap) error {
 	args := []string{strconv.Itoa(pid)}
 	for _, m := range ids {
@@ -227,7 +230,7 @@ func runMapper(program string, pid int, ids []syscall.SysProcIDMap) error {
 	}
 	out, err := exec.Command(program, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", program, err, clean(string(out)))
+		return fmt.Errorf("%w: %s: %w: %s", errMapper, program, err, clean(string(out)))
 	}
 	return nil
 }
