@@ -70,13 +70,18 @@ func OpenTable[T any](dir string, wrote func()) (*Table[T], error) {
 // path is the file of the row id.
 func (t *Table[T]) path(id string) string { return filepath.Join(t.dir, id+".json") }
 
+// Damaged returns the error for a file of the state that cannot be understood because of err.
+func Damaged(name string, err error) error {
+	return fmt.Errorf("%s is damaged: %w; move it to another directory to go on without what it describes", name, err)
+}
+
 func readRow(name string, row any) error {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, row); err != nil {
-		return fmt.Errorf("%s is damaged: %w", name, err)
+		return Damaged(name, err)
 	}
 	return nil
 }

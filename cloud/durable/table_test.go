@@ -3,6 +3,7 @@ package durable_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"bake/cloud/durable"
@@ -43,5 +44,26 @@ func TestTableUnchanged(t *testing.T) {
 	}
 	if a, ok := again.Get("a"); !ok || a.Name != "" || len(again.IDs()) != 2 {
 		t.Error("read again:", again.IDs(), a)
+	}
+}
+
+// TestDamagedRow: an error about a damaged row says which file it is and what to do about it, and
+// doing that helps.
+func TestDamagedRow(t *testing.T) {
+	type row struct{ Name string }
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a.json")
+	if err := os.WriteFile(file, []byte(`{"Name": "cut`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := durable.OpenTable[row](dir, func() {})
+	if err == nil || !strings.Contains(err.Error(), file+" is damaged: ") || !strings.HasSuffix(err.Error(), "; move it to another directory to go on without what it describes") {
+		t.Errorf("a damaged row: %v", err)
+	}
+	if err := os.Rename(file, filepath.Join(t.TempDir(), "a.json")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := durable.OpenTable[row](dir, func() {}); err != nil {
+		t.Errorf("without the row: %v", err)
 	}
 }

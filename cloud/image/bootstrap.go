@@ -225,10 +225,28 @@ func MirrorsFor(releaseID, list, given string) (Mirrors, error) {
 // Concurrent callers, also in other processes, wait for the one that makes it.
 func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (Base, error) {
 	b, err := s.Base(name)
+	if err == nil {
+		return b, s.complete(b)
+	}
 	if _, known := findRelease(name); !errors.Is(err, ErrNotFound) || !known {
 		return b, err
 	}
 	return s.making(ctx, name, o, false)
+}
+
+// complete returns an error if a layer of the base has been deleted.
+func (s *Store) complete(b Base) error {
+	for _, id := range b.Layers {
+		if s.Has(id) {
+			continue
+		}
+		err := fmt.Errorf("base %s is incomplete: %s has been deleted, or its record is damaged", b.Name, s.recordPath(id))
+		if _, known := findRelease(b.Name); known {
+			return fmt.Errorf("%w; build it again: bake cloud base %s -replace", err, b.Name)
+		}
+		return fmt.Errorf("%w; import it again: bake cloud import", err)
+	}
+	return nil
 }
 
 // Make makes the base of a release. If it exists, Make fails unless replace is set.

@@ -552,7 +552,7 @@ func readRecord(path string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return &fs.PathError{Op: "read", Path: path, Err: err}
+		return durable.Damaged(path, err)
 	}
 	return nil
 }

@@ -576,3 +576,36 @@ func testFull(t *testing.T, dir string) {
 		t.Errorf("freeze across file systems: %v", err)
 	}
 }
+
+// TestIncompleteBase: a base whose layers have been deleted from the store, or whose record is
+// damaged, is an error that says what to do, before a machine is started from it.
+func TestIncompleteBase(t *testing.T) {
+	for name, remedy := range map[string]string{"debian-12": "bake cloud base debian-12 -replace", "mine": "bake cloud import"} {
+		dir := t.TempDir()
+		s := openStore(t, dir)
+		id, err := s.Freeze(t.Context(), makeUpper(t, "file"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SaveBase(image.Base{Name: name, Layers: []image.LayerID{id}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Ensure(t.Context(), name, image.EnsureOptions{}); err != nil {
+			t.Errorf("%s is complete: %v", name, err)
+		}
+		layer := filepath.Join(dir, "layers", string(id)+".json")
+		if err := os.Remove(layer); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Ensure(t.Context(), name, image.EnsureOptions{}); err == nil || !strings.Contains(err.Error(), layer) || !strings.HasSuffix(err.Error(), remedy) {
+			t.Errorf("%s lacks a layer: %v", name, err)
+		}
+		base := filepath.Join(dir, "bases", name+".json")
+		if err := os.Truncate(base, 20); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Bases(); err == nil || !strings.Contains(err.Error(), base+" is damaged: ") || !strings.Contains(err.Error(), "; move it ") {
+			t.Errorf("%s is damaged: %v", name, err)
+		}
+	}
+}

@@ -32,7 +32,7 @@ func OpenKey(name string) (*Key, error) {
 	}
 	block, err := aes.NewCipher(secret)
 	if err != nil {
-		return nil, fmt.Errorf("the key %s is damaged: %w", name, err)
+		return nil, fmt.Errorf("the key %s is damaged: %w; move it to another directory to get a new one, which cannot decrypt what the old one has encrypted", name, err)
 	}
 	aead, err := cipher.NewGCM(block)
 	return &Key{aead}, err

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -41,7 +42,11 @@ func reach(o Options, mirrors image.Mirrors, store *image.Store) (*network.Reach
 			items = append(items, item)
 		}
 	}
-	return network.ParseReach(items...)
+	r, err := network.ParseReach(items...)
+	if err != nil {
+		return nil, fmt.Errorf("-allow-egress or BAKE_ALLOW_EGRESS: %w", err)
+	}
+	return r, nil
 }
 
 // urlDestination returns the host and port of a URL, as an item of [network.ParseReach].

@@ -96,7 +96,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	}
 	reach, err := reach(o, mirrors, store)
 	if err != nil {
-		return nil, fmt.Errorf("-allow-egress or BAKE_ALLOW_EGRESS: %w", err)
+		return nil, err
 	}
 	c, err := cloud.Open(ctx, cloud.Options{
 		Dir: o.Dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirrors: mirrors}), Reach: reach, Accounts: o.Accounts, AccountIDs: o.AccountIDs, RecycleBin: o.RecycleBin,
