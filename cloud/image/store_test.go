@@ -583,7 +583,7 @@ func TestIncompleteBase(t *testing.T) {
 	for name, remedy := range map[string]string{"debian-12": "bake cloud base debian-12 -replace", "mine": "bake cloud import"} {
 		dir := t.TempDir()
 		s := openStore(t, dir)
-		id, err := s.Freeze(t.Context(), makeUpper(t, "file"))
+		id, err := freeze(t.Context(), s, makeUpper(t, "file"))
 		if err != nil {
 			t.Fatal(err)
 		}
