@@ -63,7 +63,11 @@ func Describe(ctx context.Context, path string, env []string) (d Description, er
 	cmd := exec.CommandContext(ctx, path, "describe")
 	out, errOut := &communicator.Head{Max: maxDescription}, &communicator.Head{Max: 64 << 10}
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = env, out, errOut, time.Second
-	if err := procgroup.Run(cmd); err != nil {
+	err = procgroup.Run(cmd)
+	if cmd.Process != nil {
+		_ = cmd.Cancel() // processes that the plugin has left behind
+	}
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // those may have held its output
 		if cause := context.Cause(ctx); cause != nil {
 			return d, cause
 		}

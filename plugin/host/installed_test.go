@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -103,6 +104,28 @@ func TestRequireTakesTheNewest(t *testing.T) {
 			t.Errorf("%s: got %+v, want %s", tt.source, p, tt.want)
 		}
 	}
+}
+
+// A plugin whose child holds its output has described itself all the same, and the child ends.
+func TestDescribeLeavesNoChild(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("processes are looked up in /proc")
+	}
+	root := t.TempDir()
+	pid := filepath.Join(root, "pid")
+	script(t, root, "example.com/a/b", "1.0.0", "sleep 1000 &\necho $! > '"+pid+"'\n"+says("1.0.0", "x5.0"))
+	if _, err := Installed(Options{Dirs: []string{root}, Env: os.Environ()}).Require(t.Context(), Requirement{Source: "example.com/a/b"}); err != nil {
+		t.Error(err)
+	}
+	b, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitGone(t, child)
 }
 
 // A binary that does not match its checksum or name is not used, and it is not run before its

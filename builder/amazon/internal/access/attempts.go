@@ -89,6 +89,9 @@ func repeatable(operation string, in any) bool {
 
 // useless reports whether err means that a successful response was truncated or garbled.
 func useless(err error) bool {
+	if _, large := errors.AsType[tooLarge](err); large { // so will the next one be
+		return false
+	}
 	var unreadable *smithy.DeserializationError
 	var resp *smithyhttp.ResponseError
 	return errors.As(err, &unreadable) && errors.As(err, &resp) && resp.HTTPStatusCode()/100 == 2
@@ -118,14 +121,18 @@ func (s *Session) complain(ctx context.Context, a *attempts, err error) {
 }
 
 // expectAnswer turns an invalid response of EC2 into an error: the SDK accepts any XML, and
-// even an empty body, as a response without values.
+// even an empty body, as a response without values, and reads it to its end, however large it is.
 func expectAnswer(stack *middleware.Stack) error {
 	return stack.Deserialize.Insert(middleware.DeserializeMiddlewareFunc("bake:ExpectAnswer",
 		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 			out, metadata, err := next.HandleDeserialize(ctx, in)
 			resp, ok := out.RawResponse.(*smithyhttp.Response)
-			if err != nil || !ok || resp.StatusCode/100 != 2 || middleware.GetServiceID(ctx) != ec2.ServiceID {
+			if err != nil || !ok || middleware.GetServiceID(ctx) != ec2.ServiceID {
 				return out, metadata, err
+			}
+			resp.Body = &boundedBody{resp.Body, maxAnswer}
+			if resp.StatusCode/100 != 2 {
+				return out, metadata, nil
 			}
 			start := make([]byte, 512)
 			n, _ := io.ReadFull(resp.Body, start)
@@ -139,4 +146,20 @@ func expectAnswer(stack *middleware.Stack) error {
 			}{io.MultiReader(bytes.NewReader(start[:n]), resp.Body), resp.Body}
 			return out, metadata, nil
 		}), "OperationDeserializer", middleware.After)
+}
+
+// boundedBody is a body whose reader gets the error [tooLarge] after maxAnswer bytes.
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+// Read implements [io.Reader].
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, tooLarge(maxAnswer)
+	}
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
 }
