@@ -10,8 +10,9 @@ import (
 
 	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/zclconf/go-cty/cty"
+
+	"bake/internal/constant"
 )
 
 var packerSchema = &hcl.BodySchema{
@@ -38,8 +39,8 @@ func packerBlock(block *hcl.Block) ([]Plugin, hcl.Diagnostics) {
 }
 
 func requiredVersion(attr *hcl.Attribute) hcl.Diagnostics {
-	var text string
-	if diags := gohcl.DecodeExpression(attr.Expr, nil, &text); diags.HasErrors() {
+	text, diags := constant.String(attr.Expr)
+	if diags.HasErrors() {
 		return diags
 	}
 	rng := attr.Expr.Range()

@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/component"
 	"bake/config/lang"
 	"bake/config/schema"
+	"bake/internal/constant"
 	"bake/internal/debuglog"
 	"bake/internal/gotemplate"
 )
@@ -27,7 +27,9 @@ func (l *loader) localBlock(block *hcl.Block) hcl.Diagnostics {
 	diags, _ = schema.Misspelt(diags)
 	sensitive := false
 	if attr, ok := content.Attributes["sensitive"]; ok {
-		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &sensitive)...)
+		var more hcl.Diagnostics
+		sensitive, more = constant.Bool(attr.Expr)
+		diags = append(diags, more...)
 	}
 	expr := hcl.StaticExpr(cty.DynamicVal, block.DefRange)
 	if attr, ok := content.Attributes["expression"]; ok {

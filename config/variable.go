@@ -10,7 +10,6 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
-	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
@@ -18,6 +17,7 @@ import (
 
 	"bake/config/lang"
 	"bake/config/schema"
+	"bake/internal/constant"
 	"bake/internal/hostpath"
 	"bake/internal/limits"
 	"bake/internal/redact"
@@ -70,10 +70,12 @@ func variableBlock(block *hcl.Block, ec *hcl.EvalContext) (*Variable, hcl.Diagno
 		}
 	}
 	if attr, ok := content.Attributes["description"]; ok {
-		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &v.Description)...)
+		v.Description, more = constant.String(attr.Expr)
+		diags = append(diags, more...)
 	}
 	if attr, ok := content.Attributes["sensitive"]; ok {
-		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &v.Sensitive)...)
+		v.Sensitive, more = constant.Bool(attr.Expr)
+		diags = append(diags, more...)
 	}
 	if attr, ok := content.Attributes["default"]; ok {
 		_, typed := content.Attributes["type"]
@@ -125,9 +127,9 @@ func validationBlock(block *hcl.Block, variable string) (validation, hcl.Diagnos
 		diags = append(diags, checkCondition(attr.Expr, variable)...)
 	}
 	if attr, ok := content.Attributes["error_message"]; ok {
-		more := gohcl.DecodeExpression(attr.Expr, nil, &rule.message)
+		message, more := constant.String(attr.Expr)
 		diags = append(diags, more...)
-		rule.message = strings.TrimSpace(rule.message) // a heredoc ends in a new line
+		rule.message = strings.TrimSpace(message) // a heredoc ends in a new line
 		if rng := attr.Expr.Range(); !more.HasErrors() && !isSentence(rule.message) {
 			diags = append(diags, problem(&rng, "Invalid validation message",
 				"The message must be one or more whole sentences: start with an upper-case letter and end with a period, question mark or exclamation mark.")...)

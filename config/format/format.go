@@ -12,14 +12,13 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/rogpeppe/go-internal/diff"
 
 	"bake/internal/limits"
 	"bake/internal/prose"
 )
 
-// Source returns src in the canonical layout. It does not change a file that is not HCL,
+// Source returns src in the canonical layout, see [Layout]. It does not change a file that is not HCL,
 // and returns diagnostics that name the file.
 func Source(name string, src []byte) ([]byte, hcl.Diagnostics) {
 	if err := limits.Source(src, limits.HCL); err != nil {
@@ -29,7 +28,7 @@ func Source(name string, src []byte) ([]byte, hcl.Diagnostics) {
 	if _, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos); diags.HasErrors() {
 		return nil, diags
 	}
-	return hclwrite.Format(src), nil
+	return Layout(src), nil
 }
 
 // Files returns path itself if it is a file, or the templates, variable files and bake

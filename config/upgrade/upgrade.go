@@ -9,8 +9,8 @@ import (
 
 	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclwrite"
 
+	"bake/config/format"
 	"bake/config/schema"
 	"bake/internal/knownplugins"
 )
@@ -46,7 +46,7 @@ func Convert(filename string, src []byte, o Options) ([]byte, hcl.Diagnostics) {
 		return nil, c.diags
 	}
 	sort.SliceStable(c.diags, func(i, j int) bool { return c.diags[i].Subject.Start.Byte < c.diags[j].Subject.Start.Byte })
-	return hclwrite.Format([]byte(out)), c.diags
+	return format.Layout([]byte(out)), c.diags
 }
 
 // converter is a template that is being converted.

@@ -9,16 +9,15 @@ import (
 	"regexp"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 
 	goversion "github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
-	"github.com/hashicorp/hcl/v2/hclwrite"
-	"github.com/zclconf/go-cty/cty"
 
+	"bake/internal/constant"
 	"bake/internal/hostpath"
 	"bake/internal/limits"
 	"bake/internal/prose"
@@ -166,7 +165,8 @@ func readLocked(b *hcl.Block) (Locked, hcl.Diagnostics) {
 	}
 	for name, to := range map[string]*string{"version": &p.Version, "constraints": &p.Constraints, "api": &p.API} {
 		if a, ok := content.Attributes[name]; ok {
-			diags = append(diags, gohcl.DecodeExpression(a.Expr, nil, to)...)
+			text, more := constant.String(a.Expr)
+			*to, diags = text, append(diags, more...)
 		}
 	}
 	if _, err := goversion.NewSemver(p.Version); err != nil {
@@ -177,8 +177,7 @@ func readLocked(b *hcl.Block) (Locked, hcl.Diagnostics) {
 	list, more := hcl.ExprList(hashes.Expr)
 	diags = append(diags, more...)
 	for _, expr := range list {
-		text := ""
-		more := gohcl.DecodeExpression(expr, nil, &text)
+		text, more := constant.String(expr)
 		if diags = append(diags, more...); more.HasErrors() {
 			break
 		}
@@ -275,7 +274,7 @@ func (l *Lock) Save() error {
 
 // format returns the text of the file, which depends only on the plugins.
 func (l *Lock) format() []byte {
-	quote := func(s string) string { return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes()) }
+	quote := func(s string) string { return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(strconv.Quote(s)) }
 	var b strings.Builder
 	b.WriteString(lockHeader)
 	plugins := slices.Clone(l.plugins)
