@@ -26,7 +26,7 @@ import (
 // It contains no secrets.
 type Memory struct {
 	Run     string         `json:"run"`
-	Parent  string         `json:"parent,omitempty"` // the run that this one is a part of
+	Parent  string         `json:"whole,omitempty"` // the run that this one is a part of
 	Bake    string         `json:"bake"`             // the version
 	Started time.Time      `json:"started"`
 	Command string         `json:"command_line"`

@@ -141,7 +141,7 @@ func TestList(t *testing.T) {
 	if _, err := o.State.Find("x"); !errors.Is(err, run.ErrNoRun) {
 		t.Errorf("the error is %v", err)
 	}
-	must(os.WriteFile(o.State.Ledgers()+"/e-part.jsonl", []byte(`{"op":"run","run":"e-part","parent":"whole"}`+"\n"), 0o600))
+	must(os.WriteFile(o.State.Ledgers()+"/e-part.jsonl", []byte(`{"op":"run","run":"e-part","whole":"whole"}`+"\n"), 0o600))
 	for prefix, want := range map[string]string{"a": "a-succeeds", "e-p": "e-part", "who": "whole", "b-fails": "b-fails"} {
 		if id, err := o.State.FindOwner(prefix); id != want {
 			t.Errorf("%q is the owner %q, %v", prefix, id, err)

@@ -59,7 +59,7 @@ type Header struct {
 	Command string    `json:"command"` // for the user to recognize the run
 
 	// Parent is the id of the run that this run is a part of; empty if there is none.
-	Parent string `json:"parent,omitempty"`
+	Parent string `json:"whole,omitempty"`
 }
 
 type line struct {
