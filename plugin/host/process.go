@@ -127,7 +127,9 @@ func (p *process) launch() (greeting <-chan string, err error) {
 		return nil, err
 	}
 	go func() {
-		p.exit = p.cmd.Wait()
+		if p.exit = p.cmd.Wait(); errors.Is(p.exit, exec.ErrWaitDelay) {
+			p.exit = nil // it has succeeded, and its children hold its output; Close ends them
+		}
 		p.log.flush()
 		close(first.C)
 		close(p.ended)
@@ -147,7 +149,8 @@ func (p *process) connect(ctx context.Context, greeting <-chan string) error {
 		return context.Cause(ctx)
 	}
 	if !ok {
-		return p.said(fmt.Errorf("the plugin %s did not start: %s", p.plugin.Source, p.how()))
+		<-p.ended
+		return p.said(fmt.Errorf("the plugin %s did not start: it ended without a handshake (%s); install another version of it", p.plugin.Source, p.cmd.ProcessState))
 	}
 	address, err := wire.ParseHandshake(line)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"bake/builder"
 	"bake/communicator"
 	"bake/internal/procgroup"
+	"bake/plugin/keeper"
 	"bake/provisioner/provisionertest"
 	"bake/step"
 )
@@ -112,6 +113,50 @@ func TestChildrenOfPlugin(t *testing.T) {
 			t.Fatalf("the plugin has left no PID: %v, %v", err, aerr)
 		}
 		waitGone(t, pid)
+	}
+}
+
+// The error of a plugin that ends at once says so, also if its children hold its output, and the
+// children end.
+func TestEndedAtStart(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("processes are looked up in /proc")
+	}
+	for _, tt := range []struct {
+		keeper []string
+		status int
+	}{{nil, 0}, {nil, 3}, {keeper.Command(), 0}, {keeper.Command(), 3}} {
+		t.Run(fmt.Sprintf("status %d with keeper %t", tt.status, tt.keeper != nil), func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			file := filepath.Join(root, "pid")
+			script(t, root, "example.com/a/b", "1.0.0", fmt.Sprintf(`[ "$1" = describe ] || {
+	sleep 1000 &
+	echo $! >%q
+	echo the license has expired >&2
+	exit %d
+}
+`, file, tt.status)+says("1.0.0", "x5.0"))
+			set := Installed(Options{Dirs: []string{root}, Env: os.Environ(), Keeper: tt.keeper})
+			p, err := set.Require(t.Context(), Requirement{Source: "example.com/a/b"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = p.start(t.Context(), "builder", "x", true)
+			want := fmt.Sprintf("the plugin example.com/a/b did not start: it ended without a handshake (exit status %d); install another version of it\nthe license has expired", tt.status)
+			if err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			child, err := strconv.Atoi(strings.TrimSpace(string(b)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			waitGone(t, child)
+		})
 	}
 }
 
