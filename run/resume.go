@@ -27,7 +27,7 @@ import (
 type Memory struct {
 	Run     string         `json:"run"`
 	Parent  string         `json:"whole,omitempty"` // the run that this one is a part of
-	Bake    string         `json:"bake"`             // the version
+	Bake    string         `json:"bake"`            // the version
 	Started time.Time      `json:"started"`
 	Command string         `json:"command_line"`
 	Builds  []string       `json:"builds"` // builds that -only and -except selected

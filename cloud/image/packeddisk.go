@@ -57,7 +57,7 @@ func (s *Store) UnpackDisk(ctx context.Context, f *os.File, report func(Progress
 func withHoles(ctx context.Context, out *os.File, r io.Reader) error {
 	w := &layer.SparseWriter{File: out}
 	for ctx.Err() == nil {
-		if _, err := io.CopyN(w, r, 1<<20); err == io.EOF {
+		if _, err := io.CopyN(w, r, 1<<20); errors.Is(err, io.EOF) {
 			return out.Truncate(w.Size)
 		} else if err != nil {
 			return err
