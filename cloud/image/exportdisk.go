@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"bake/cloud/image/ext4"
-	"bake/cloud/machine"
 	"bake/cloud/pipe"
 )
 
@@ -30,12 +29,6 @@ func (s *Store) ExportDisk(ctx context.Context, layers []LayerID, size int64, re
 			}
 			total += n
 		}
-		report(total/10, 2*total)
-		volume := filepath.Join(dir, "volume")
-		if err := s.driver.MakeVolume(ctx, volume, paths, size); err != nil {
-			return err
-		}
-		report(total, 2*total) // the files are copied twice
 		disk, err := os.OpenFile(filepath.Join(dir, "disk"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err
@@ -45,7 +38,7 @@ func (s *Store) ExportDisk(ctx context.Context, layers []LayerID, size int64, re
 			return err
 		}
 		pack := func(ctx context.Context, w io.Writer) error {
-			return s.driver.Pack(ctx, filepath.Join(volume, machine.VolumeContent), &reporting{w, func(n int64) { report(total+n, 2*total) }, 0})
+			return s.driver.PackMerged(ctx, paths, &reporting{w, func(n int64) { report(n, total) }, 0})
 		}
 		if err := pipe.Through(ctx, pack, func(archive io.Reader) error { return ext4.Write(ctx, disk, size, archive) }); err != nil {
 			return err

@@ -33,6 +33,10 @@ type Driver interface {
 	// equal layer. Packing the same layer twice gives the same bytes.
 	Pack(ctx context.Context, dir string, w io.Writer) error
 
+	// PackMerged writes the merged content of an overlay of layers, topmost
+	// first, as a tar stream that Unpack turns into a single layer.
+	PackMerged(ctx context.Context, layers []string, w io.Writer) error
+
 	// Remove deletes dir and everything below it. It is not an error if dir
 	// does not exist.
 	Remove(ctx context.Context, dir string) error

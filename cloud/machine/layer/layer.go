@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -35,10 +34,6 @@ type Options struct {
 	// callers that have only one user id.
 	IgnoreOwner bool
 
-	// Merge applies the stream to the existing content of the directory: a whiteout deletes what it
-	// hides and is not kept. The result is a complete tree instead of a layer.
-	Merge bool
-
 	maxHoles int64 // replaces the constant in tests, which would take too long
 }
 
@@ -52,21 +47,19 @@ func (o Options) holes() int64 {
 // Merge copies the merged content of an overlay of layers, topmost first, into the empty directory
 // dst.
 func Merge(layers []*os.File, dst *os.File, o Options) error {
-	o.Merge = true
-	for _, layer := range slices.Backward(layers) {
-		if err := Clone(layer, dst, o); err != nil {
-			return err
-		}
-	}
-	return nil
+	return copyInto(dst, o, func(u *unpacker) error { return (&walker{to: u, merged: true}).walk(layers) })
 }
 
-// Clone copies the layer in src into the directory dst, which must be empty unless o.Merge is set.
+// Clone copies the layer in src into the empty directory dst.
 func Clone(src, dst *os.File, o Options) error {
+	return copyInto(dst, o, func(u *unpacker) error { return (&walker{to: u}).walk([]*os.File{src}) })
+}
+
+// copyInto calls walk with an unpacker that writes to dst.
+func copyInto(dst *os.File, o Options, walk func(*unpacker) error) error {
 	u := newUnpacker(dst, o)
 	defer u.close()
-	from := walker{to: u}
-	if err := from.walk(src); err != nil {
+	if err := walk(u); err != nil {
 		return err
 	}
 	return u.finishDirs()

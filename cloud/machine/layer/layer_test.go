@@ -3,10 +3,13 @@ package layer
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +69,53 @@ func TestReplace(t *testing.T) {
 		} else if st.Mode() != want.mode || want.size >= 0 && st.Size() != want.size {
 			t.Errorf("%s is %v with %d bytes", name, st.Mode(), st.Size())
 		}
+	}
+}
+
+// TestMerge merges three layers, as a copy and as a stream: a name that is deleted, replaced or in an
+// opaque directory hides what lies below it, in all lower layers, and nothing else.
+func TestMerge(t *testing.T) {
+	dir := func(name string, mode int64) tar.Header {
+		return tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: mode}
+	}
+	file := func(name string) tar.Header { return tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644} }
+	link := func(name, to string) tar.Header {
+		return tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to}
+	}
+	var layers []*os.File
+	for _, entries := range [][]tar.Header{
+		{dir("./", 0o755), dir("both", 0o700), file("both/top"), file("deleted/.wh.b"), file("tofile"), dir("todir", 0o755), file("todir/new"), file(".wh.first")},
+		{dir("./", 0o711), dir("both", 0o750), file("both/middle"), file(".wh.again"), dir("opaque", 0o755), file("opaque/.wh..wh..opq"), file("opaque/middle")},
+		{dir("./", 0o700), file("again/x"), dir("both", 0o755), file("both/bottom"), file("both/top"), file("deleted/a"), file("deleted/b"), file("opaque/bottom"),
+			file("tofile/x"), file("todir"), file("first"), link("second", "first"), link("third", "first")},
+	} {
+		layer := openDir(t, t.TempDir())
+		if err := Unpack(bytes.NewReader(stream(t, entries...)), layer, Options{IgnoreOwner: true}); err != nil {
+			t.Fatal(err)
+		}
+		layers = append(layers, layer)
+	}
+	copied := openDir(t, t.TempDir())
+	var ofCopy, merged bytes.Buffer
+	err := errors.Join(Merge(layers, copied, Options{IgnoreOwner: true}), Pack(copied, &ofCopy), PackMerged(layers, &merged))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for r := tar.NewReader(bytes.NewReader(merged.Bytes())); ; {
+		h, err := r.Next()
+		if err != nil {
+			break
+		}
+		got = append(got, strings.TrimSuffix(fmt.Sprintf("%s %o %s", h.Name, h.Mode, h.Linkname), " "))
+	}
+	want := []string{"./ 755", "both/ 700", "both/bottom 644", "both/middle 644", "both/top 644", "deleted/ 755", "deleted/a 644",
+		"opaque/ 755", "opaque/middle 644", "second 644", "third 644 second", "todir/ 755", "todir/new 644", "tofile 644"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if !bytes.Equal(ofCopy.Bytes(), merged.Bytes()) {
+		t.Error("the copy is not what the stream has")
 	}
 }
 

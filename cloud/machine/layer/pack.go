@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"runtime"
@@ -20,9 +21,18 @@ import (
 // entries are sorted by name, and nothing specific to the host, such as user names or access times,
 // is included.
 func Pack(dir *os.File, w io.Writer) error {
+	return pack(w, func(a *Archive) error { return (&walker{to: a}).walk([]*os.File{dir}) })
+}
+
+// PackMerged writes the merged content of an overlay of layers, topmost first, as a tar stream, in
+// the form of a single layer that hides nothing.
+func PackMerged(layers []*os.File, w io.Writer) error {
+	return pack(w, func(a *Archive) error { return (&walker{to: a, merged: true}).walk(layers) })
+}
+
+func pack(w io.Writer, walk func(*Archive) error) error {
 	a := NewArchive(w)
-	from := walker{to: a}
-	if err := from.walk(dir); err != nil {
+	if err := walk(a); err != nil {
 		return err
 	}
 	return a.Close()
@@ -93,22 +103,34 @@ type receiver interface {
 	add(h *tar.Header, f *os.File) error
 }
 
-// walker passes the entries of a layer to a receiver.
+// walker passes the entries of a layer to a receiver or, if merged is set, those of an overlay of
+// layers, in which nothing marks a deletion anymore.
 type walker struct {
-	to    receiver
-	links map[inode]string // the first name of each file that has several
+	to     receiver
+	merged bool
+	links  map[inode]string // the first name of each file that has several
 }
 
 type inode struct{ dev, ino uint64 }
 
-func (w *walker) walk(dir *os.File) error {
-	defer runtime.KeepAlive(dir)
+// walk passes on everything in layers, topmost first. There is one unless w.merged is set.
+func (w *walker) walk(layers []*os.File) error {
+	defer runtime.KeepAlive(layers)
 	w.links = make(map[inode]string)
-	return w.entry(int(dir.Fd()), ".", "./")
+	fds := make([]int, len(layers))
+	for i, layer := range layers {
+		fds[i] = int(layer.Fd())
+	}
+	if len(fds) == 0 {
+		return nil
+	}
+	return w.entry(fds, ".", "./")
 }
 
-// entry passes on base in the open directory parent, and everything below it, under the given name.
-func (w *walker) entry(parent int, base, name string) error {
+// entry passes on base, and everything below it, under the given name. parents are the open
+// directories that have it, topmost first.
+func (w *walker) entry(parents []int, base, name string) error {
+	parent := parents[0]
 	var st unix.Stat_t
 	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return pathError("stat", name, err)
@@ -117,6 +139,9 @@ func (w *walker) entry(parent int, base, name string) error {
 		return fmt.Errorf("%q: a name that begins with %s marks a deletion; rename the file", name, whiteoutPrefix)
 	}
 	if isWhiteout(&st) {
+		if w.merged {
+			return nil
+		}
 		dir, last := path.Split(name)
 		return w.to.add(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: dir + whiteoutPrefix + last}, nil)
 	}
@@ -142,7 +167,7 @@ func (w *walker) entry(parent int, base, name string) error {
 	}
 	switch kind {
 	case unix.S_IFDIR:
-		return w.dir(parent, base, h)
+		return w.dir(parents, base, h)
 	case unix.S_IFREG:
 		return w.file(parent, base, h)
 	case unix.S_IFLNK:
@@ -166,39 +191,69 @@ func (w *walker) entry(parent int, base, name string) error {
 	return w.to.add(h, nil)
 }
 
-func (w *walker) dir(parent int, base string, h *tar.Header) error {
-	fd, err := open(parent, base, unix.O_DIRECTORY)
-	if err != nil {
-		return pathError("open", h.Name, err)
-	}
-	dir := os.NewFile(uintptr(fd), h.Name)
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+// dir passes on the directory base, merged from those of its parents that are not hidden by another.
+func (w *walker) dir(parents []int, base string, h *tar.Header) error {
+	dirs, opaque, err := openDirs(parents, base, h.Name)
+	defer func() {
+		for _, d := range dirs {
+			d.Close()
+		}
+	}()
 	if err != nil {
 		return err
 	}
-	slices.Sort(names)
-
 	prefix := strings.TrimPrefix(strings.TrimSuffix(h.Name, "/")+"/", "./")
 	h.Typeflag, h.Name = tar.TypeDir, strings.TrimSuffix(h.Name, "/")+"/"
-	attrs := fdXattrs(fd)
-	if err := xattrs(h, attrs); err != nil {
+	if err := xattrs(h, fdXattrs(int(dirs[0].Fd()))); err != nil {
 		return err
 	}
 	if err := w.to.add(h, nil); err != nil {
 		return err
 	}
-	if value, err := attrs.get(opaqueXattr); err == nil && string(value) == "y" {
+	if opaque && !w.merged {
 		if err := w.to.add(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: prefix + opaqueName}, nil); err != nil {
 			return err
 		}
 	}
-	for _, base := range names {
-		if err := w.entry(fd, base, prefix+base); err != nil {
+	having := make(map[string][]int) // the directories that have each name, topmost first
+	for _, d := range dirs {
+		names, err := d.Readdirnames(-1)
+		if err != nil {
+			return err
+		}
+		for _, base := range names {
+			having[base] = append(having[base], int(d.Fd()))
+		}
+	}
+	for _, base := range slices.Sorted(maps.Keys(having)) {
+		if err := w.entry(having[base], base, prefix+base); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// openDirs opens the directories named base in parents, topmost first, up to the first one that hides
+// those below it, because it is opaque or no directory. opaque is whether the topmost is. The caller
+// closes dirs, also after an error.
+func openDirs(parents []int, base, name string) (dirs []*os.File, opaque bool, err error) {
+	for i, parent := range parents {
+		fd, err := open(parent, base, unix.O_DIRECTORY)
+		if i > 0 && errors.Is(err, unix.ENOTDIR) {
+			break
+		}
+		if err != nil {
+			return dirs, opaque, pathError("open", name, err)
+		}
+		dirs = append(dirs, os.NewFile(uintptr(fd), name))
+		value, err := fdXattrs(fd).get(opaqueXattr)
+		hides := err == nil && string(value) == "y"
+		opaque = opaque || hides && i == 0
+		if hides {
+			break
+		}
+	}
+	return dirs, opaque, nil
 }
 
 func (w *walker) file(parent int, base string, h *tar.Header) error {

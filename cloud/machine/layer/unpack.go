@@ -172,10 +172,7 @@ func (u *unpacker) entry(h *tar.Header, write func(fd int) error) error {
 
 // whiteout handles an entry that hides what lower layers have: one name in dir, or all of dir.
 func (u *unpacker) whiteout(parent int, dir, base string) error {
-	switch {
-	case base == opaqueName && u.options.Merge:
-		return u.emptyDir(parent, strings.TrimSuffix(dir, "/"))
-	case base == opaqueName:
+	if base == opaqueName {
 		return pathError("setxattr", dir, unix.Fsetxattr(parent, opaqueXattr, []byte("y"), 0))
 	}
 	hidden := strings.TrimPrefix(base, whiteoutPrefix)
@@ -184,9 +181,6 @@ func (u *unpacker) whiteout(parent int, dir, base string) error {
 	}
 	if err := u.clear(parent, hidden, path.Join(dir, hidden)); err != nil {
 		return err
-	}
-	if u.options.Merge {
-		return nil
 	}
 	return pathError("mknod", hidden, unix.Mknodat(parent, hidden, unix.S_IFCHR, 0))
 }
@@ -384,20 +378,6 @@ func (u *unpacker) clear(parent int, base, name string) error {
 		return os.RemoveAll(at(parent, base))
 	}
 	return pathError("replace", name, err)
-}
-
-// emptyDir deletes everything in the open directory with the given name.
-func (u *unpacker) emptyDir(dir int, name string) error {
-	names, err := os.ReadDir(at(dir, "."))
-	if err != nil {
-		return err
-	}
-	for _, entry := range names {
-		if err := u.clear(dir, entry.Name(), path.Join(name, entry.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // forget drops the pending attributes of a directory that is replaced.

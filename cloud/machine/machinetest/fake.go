@@ -133,6 +133,11 @@ func (d *Driver) Pack(ctx context.Context, dir string, w io.Writer) error {
 	return layer.Pack(f, w)
 }
 
+// PackMerged implements [machine.Driver].
+func (d *Driver) PackMerged(ctx context.Context, layers []string, w io.Writer) error {
+	return opened(layers, func(dirs []*os.File) error { return layer.PackMerged(dirs, w) })
+}
+
 // Remove implements [machine.Driver].
 func (d *Driver) Remove(ctx context.Context, dir string) error { return os.RemoveAll(dir) }
 
@@ -168,16 +173,21 @@ func (d *Driver) MakeVolume(ctx context.Context, dir string, layers []string, si
 		return err
 	}
 	defer to.Close()
-	var from []*os.File
-	for _, path := range layers {
+	return opened(layers, func(from []*os.File) error { return layer.Merge(from, to, layer.Options{IgnoreOwner: true}) })
+}
+
+// opened calls do with open directories.
+func opened(paths []string, do func([]*os.File) error) error {
+	var dirs []*os.File
+	for _, path := range paths {
 		f, err := os.Open(path)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		from = append(from, f)
+		dirs = append(dirs, f)
 	}
-	return layer.Merge(from, to, layer.Options{IgnoreOwner: true})
+	return do(dirs)
 }
 
 // GrowVolume implements [machine.Driver]; the volumes of the fake have no devices.

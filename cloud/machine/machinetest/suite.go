@@ -242,7 +242,12 @@ func testVolumes(t *testing.T, f Fixture) {
 	if err := f.Driver.MakeVolume(t.Context(), dir, []string{upper, lower}, 1<<30); err != nil {
 		t.Fatal(err)
 	}
-	got := entries(t, pack(t, f.Driver, filepath.Join(dir, machine.VolumeContent)))
+	content := pack(t, f.Driver, filepath.Join(dir, machine.VolumeContent))
+	var merged bytes.Buffer
+	if err := f.Driver.PackMerged(t.Context(), []string{upper, lower}, &merged); err != nil || !bytes.Equal(merged.Bytes(), content) {
+		t.Errorf("packing the two layers gives %d bytes, other than the %d of the volume: %v", merged.Len(), len(content), err)
+	}
+	got := entries(t, content)
 	for _, name := range []string{"gone", ".wh.gone", "opaque/old", "opaque/.wh..wh..opq"} {
 		if got[name] != nil {
 			t.Errorf("the volume has %s", name)

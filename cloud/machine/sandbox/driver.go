@@ -213,6 +213,23 @@ func (d *Driver) Pack(ctx context.Context, dir string, w io.Writer) error {
 	return nil
 }
 
+// PackMerged implements [machine.Driver].
+func (d *Driver) PackMerged(ctx context.Context, layers []string, w io.Writer) error {
+	job := filesJob{op: "pack-merged", stdout: w}
+	for _, path := range layers {
+		f, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("pack: %w", err)
+		}
+		defer f.Close()
+		job.dirs = append(job.dirs, f)
+	}
+	if err := d.inNamespace(ctx, job); err != nil {
+		return fmt.Errorf("pack %s: %w", strings.Join(layers, " over "), err)
+	}
+	return nil
+}
+
 // Remove implements [machine.Driver].
 func (d *Driver) Remove(ctx context.Context, dir string) error {
 	// No helper is needed for files that this user may remove.

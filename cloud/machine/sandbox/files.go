@@ -11,10 +11,10 @@ import (
 
 // filesJob is a job on files whose owners are user ids of machines. A [worker] does it.
 type filesJob struct {
-	op     string     // unpack, pack, clone, merge, empty
+	op     string     // unpack, pack, pack-merged, clone, merge, empty
 	dirs   []*os.File // directories to work on; for merge, the result followed by the layers
 	stdin  io.Reader  // for unpack
-	stdout io.Writer  // for pack
+	stdout io.Writer  // for pack and pack-merged
 }
 
 // inNamespace runs a job in a worker and returns its error.
@@ -115,7 +115,7 @@ func (w *watchedReader) Read(b []byte) (int, error) {
 // the directories.
 func workOnFiles(op string, mode Mode, given []*os.File) error {
 	o := layer.Options{IgnoreOwner: mode == ModeSingle}
-	wanted := map[string]int{"unpack": 2, "pack": 2, "clone": 2, "merge": 1, "empty": 1}[op]
+	wanted := map[string]int{"unpack": 2, "pack": 2, "pack-merged": 2, "clone": 2, "merge": 1, "empty": 1}[op]
 	if wanted == 0 || len(given) < wanted {
 		return fmt.Errorf("files: job %q with %d files", op, len(given))
 	}
@@ -124,6 +124,8 @@ func workOnFiles(op string, mode Mode, given []*os.File) error {
 		return layer.Unpack(given[0], given[1], o)
 	case "pack":
 		return layer.Pack(given[1], given[0])
+	case "pack-merged":
+		return layer.PackMerged(given[1:], given[0])
 	case "clone":
 		return layer.Clone(given[0], given[1], o)
 	case "merge":
