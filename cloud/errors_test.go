@@ -2,6 +2,7 @@ package cloud_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -611,6 +612,22 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestThreads: the number of threads per core is that of a type's processor.
+func TestThreads(t *testing.T) {
+	client := cloudtest.Start(t, cloud.Options{}).EC2("default", "us-east-1")
+	for name, want := range map[types.InstanceType]string{"m5.xlarge": "2 2 [1 2]", "m6a.xlarge": "2 2 [1 2]", "m7a.xlarge": "4 1 [1]", "m7g.xlarge": "4 1 [1]",
+		"c7a.medium": "1 1 [1]", "t2.xlarge": "4 1 [1]", "t3.micro": "1 2 [1 2]"} {
+		out, err := client.DescribeInstanceTypes(t.Context(), &ec2.DescribeInstanceTypesInput{InstanceTypes: []types.InstanceType{name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := out.InstanceTypes[0].VCpuInfo
+		if got := fmt.Sprint(*v.DefaultCores, *v.DefaultThreadsPerCore, v.ValidThreadsPerCore); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
 // TestTypeFilters: documented filters of instance types are answered, with what is true here;
 // those whose answers are not known are refused.
 func TestTypeFilters(t *testing.T) {
@@ -623,6 +640,7 @@ func TestTypeFilters(t *testing.T) {
 		{"network-info.ipv6-addresses-per-interface", "0", "m5.4xlarge"}, {"network-info.encryption-in-transit-supported", "true", ""},
 		{"network-info.efa-info.maximum-efa-interfaces", "*", ""}, {"instance-storage-info.total-size-in-gb", "*", ""},
 		{"ebs-info.ebs-optimized-info.maximum-iops", "*", "InvalidParameterValue"}, {"vcpu-info.valid-cores", "*", "InvalidParameterValue"},
+		{"vcpu-info.valid-threads-per-core", "1", "m5.4xlarge"}, {"vcpu-info.valid-threads-per-core", "2", "m5.4xlarge"},
 	} {
 		out, err := client.DescribeInstanceTypes(t.Context(), &ec2.DescribeInstanceTypesInput{
 			InstanceTypes: []types.InstanceType{"m5.4xlarge", "t2.micro"}, Filters: []types.Filter{filter(test.name, test.value), filter("instance-type", "m5.*")},

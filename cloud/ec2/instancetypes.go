@@ -135,14 +135,15 @@ func cpusOf(size string) int32 {
 }
 
 // cpuOptions returns an instance type's number of cores and of threads per core. Amazon's
-// processors, t2, and types with a single virtual CPU have one thread per core.
+// processors, AMD's since generation 7, t2, and types with a single virtual CPU have one thread per
+// core.
 func cpuOptions(t types.InstanceType) (cores, threads int32) {
 	family, size, _ := strings.Cut(string(t), ".")
 	cpus := cpusOf(size)
 	if slices.Contains([]string{"t3", "t3a", "t4g"}, family) {
 		cpus = max(2, cpus)
 	}
-	if cpus == 1 || family == "t2" || architectureOf(t) == types.ArchitectureValuesArm64 {
+	if cpus == 1 || slices.Contains([]string{"t2", "c7a", "m7a"}, family) || architectureOf(t) == types.ArchitectureValuesArm64 {
 		return cpus, 1
 	}
 	return cpus / 2, 2
@@ -161,13 +162,14 @@ func typeInfo(name string, arch types.ArchitectureType, cpus, mib int32, burst b
 		architectures = []types.ArchitectureType{types.ArchitectureTypeI386, arch}
 	}
 	cores, threads := cpuOptions(types.InstanceType(name))
+	validThreads := []int32{1, 2}[:threads] // hyperthreading can be disabled
 	return types.InstanceTypeInfo{
 		InstanceType: types.InstanceType(name), BurstablePerformanceSupported: &burst, CurrentGeneration: aws.Bool(!previous),
 		BareMetal: aws.Bool(false), FreeTierEligible: aws.Bool(name == "t2.micro" || name == "t3.micro"), Hypervisor: hypervisor,
 		InstanceStorageSupported: aws.Bool(false), HibernationSupported: aws.Bool(false), AutoRecoverySupported: aws.Bool(true),
 		DedicatedHostsSupported: aws.Bool(!burst), MemoryInfo: &types.MemoryInfo{SizeInMiB: aws.Int64(int64(mib))},
 		ProcessorInfo: &types.ProcessorInfo{SupportedArchitectures: architectures},
-		VCpuInfo:      &types.VCpuInfo{DefaultVCpus: &cpus, DefaultCores: &cores, DefaultThreadsPerCore: &threads},
+		VCpuInfo:      &types.VCpuInfo{DefaultVCpus: &cpus, DefaultCores: &cores, DefaultThreadsPerCore: &threads, ValidThreadsPerCore: validThreads},
 		EbsInfo:       &types.EbsInfo{EbsOptimizedSupport: types.EbsOptimizedSupportDefault, EncryptionSupport: types.EbsEncryptionSupportSupported},
 		NetworkInfo: &types.NetworkInfo{
 			EnaSupport: ena, MaximumNetworkInterfaces: aws.Int32(int32(maxInterfaces(types.InstanceType(name)))), MaximumNetworkCards: aws.Int32(1),
@@ -198,6 +200,7 @@ var typeFilters = filters{
 	"supported-root-device-type": "SupportedRootDeviceTypes", "supported-usage-class": "SupportedUsageClasses",
 	"supported-virtualization-type": "SupportedVirtualizationTypes", "vcpu-info.default-vcpus": "VCpuInfo.DefaultVCpus",
 	"vcpu-info.default-cores": "VCpuInfo.DefaultCores", "vcpu-info.default-threads-per-core": "VCpuInfo.DefaultThreadsPerCore",
+	"vcpu-info.valid-threads-per-core": "VCpuInfo.ValidThreadsPerCore",
 }
 
 func (s *Service) DescribeInstanceTypes(_ context.Context, in *ec2.DescribeInstanceTypesInput) (*ec2.DescribeInstanceTypesOutput, error) {
