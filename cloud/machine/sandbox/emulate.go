@@ -103,7 +103,7 @@ func emulator(arch string, look func(string) (string, error), registered, kernel
 
 // hostEmulates reports whether the host's kernel has an emulator for a processor that works in
 // machines too. The kernel must have opened it already, because it is not in the machines' file
-// system.
+// system (F), and take the rights of a program from its owner and mode, which sudo needs (C).
 func hostEmulates(dir string, machine elf.Machine) bool {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -123,7 +123,8 @@ func hostEmulates(dir string, machine elf.Machine) bool {
 		_, enabled := fields["enabled"]
 		// The magic is the start of an ELF file in hexadecimal; bytes 18 and 19 are the processor.
 		magic := fields["magic"]
-		if enabled && strings.Contains(fields["flags"], "F") && fields["offset"] == "0" && len(magic) >= 40 && magic[36:40] == fmt.Sprintf("%02x%02x", byte(machine), byte(machine>>8)) {
+		fit := enabled && strings.Contains(fields["flags"], "F") && strings.Contains(fields["flags"], "C")
+		if fit && fields["offset"] == "0" && len(magic) >= 40 && magic[36:40] == fmt.Sprintf("%02x%02x", byte(machine), byte(machine>>8)) {
 			return true
 		}
 	}

@@ -68,7 +68,9 @@ func TestEmulator(t *testing.T) {
 		{arch: other, kernel: "6.18.0", fails: "apt-get install qemu-user-static"},
 		{arch: other, flags: "POCF", state: "enabled", kernel: "6.1.0", want: ""},
 		{arch: other, flags: "POC", state: "enabled", kernel: "6.1.0", fails: "apt-get"}, // the file of the emulator is not visible in the machine
-		{arch: other, flags: "F", state: "disabled", kernel: "6.1.0", fails: "apt-get"},
+		{arch: other, flags: "F", state: "enabled", kernel: "6.1.0", fails: "apt-get"},   // without C, sudo does not work
+		{arch: other, flags: "PF", state: "enabled", qemu: static, kernel: "6.7.0", want: static},
+		{arch: other, flags: "CF", state: "disabled", kernel: "6.1.0", fails: "apt-get"},
 	} {
 		entry(test.flags, test.state)
 		got, err := emulator(test.arch, find(test.qemu), host, test.kernel)
