@@ -14,8 +14,9 @@ import (
 func (p *program) cloudImagesCommand() *cobra.Command {
 	var region string
 	cmd := &cobra.Command{
-		Use:   "images",
-		Short: "List the images that can be launched",
+		Use:        "images",
+		SuggestFor: []string{"list", "ls", "describe", "show"},
+		Short:      "List the images that can be launched",
 		Long: `List the images of the local cloud that can be launched in a region, with their ids
 and names. These include the base images that bake can make; each one is made when it
 is first launched.`,

@@ -432,7 +432,7 @@ func (c *Cache) images(ctx context.Context, region string, keys []string) ([]typ
 	}
 	out, err := c.Cloud.ec2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{"self"}, Filters: []types.Filter{filter}})
 	if err != nil {
-		return nil, err
+		return nil, refused(err)
 	}
 	all := slices.DeleteFunc(out.Images, func(i types.Image) bool { return i.State == types.ImageStateDeregistered })
 	sort.SliceStable(all, func(i, j int) bool { return aws.ToString(all[i].CreationDate) > aws.ToString(all[j].CreationDate) })

@@ -33,7 +33,7 @@ func (c *Cloud) Images(ctx context.Context, region string) ([]Image, error) {
 	images := []Image{}
 	out, err := c.ec2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{})
 	if err != nil {
-		return nil, err
+		return nil, refused(err)
 	}
 	for _, i := range out.Images {
 		if key(i) == "" { // images of the cache are listed separately
@@ -42,6 +42,14 @@ func (c *Cloud) Images(ctx context.Context, region string) ([]Image, error) {
 	}
 	sort.Slice(images, func(i, j int) bool { return images[i].Created+images[i].Name < images[j].Created+images[j].Name })
 	return images, nil
+}
+
+// refused returns err without the parts of an API error that only developers of clients need.
+func refused(err error) error {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		return fmt.Errorf("the local cloud refuses: %s", api.ErrorMessage())
+	}
+	return err
 }
 
 func imageOf(i types.Image) Image {

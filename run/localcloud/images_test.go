@@ -68,4 +68,10 @@ func TestImage(t *testing.T) {
 			t.Errorf("%s for %s is %s, %v, want %s", tt.name, tt.instanceType, i.ID, err, tt.want)
 		}
 	}
+	if _, err := c.Images(t.Context(), "nowhere"); err == nil || err.Error() != "the local cloud refuses: There is no region 'nowhere'" {
+		t.Errorf("%v", err)
+	}
+	if _, err := (&Cache{Cloud: c, Now: time.Now}).List(t.Context(), "nowhere"); err == nil || err.Error() != "the local cloud refuses: There is no region 'nowhere'" {
+		t.Errorf("%v", err)
+	}
 }
