@@ -103,14 +103,22 @@ var (
 	namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`) })
 )
 
+// CheckNames returns an error unless an image can have this owner and this name.
+func CheckNames(owner, name string) error {
+	if !ownerPattern().MatchString(owner) {
+		return fmt.Errorf("owner %q: use an account id of 12 digits", owner)
+	}
+	if !namePattern().MatchString(name) {
+		return fmt.Errorf("image name %q: use 3 to 128 letters, digits, spaces and ()[]./-'@_", name)
+	}
+	return nil
+}
+
 // Publish stores a publication. Its base must exist, and its owner must not have another image with
 // that name. Zero fields are set from the base.
 func (s *Store) Publish(p Publication) error {
-	if !ownerPattern().MatchString(p.Owner) {
-		return fmt.Errorf("owner %q: use an account id of 12 digits", p.Owner)
-	}
-	if !namePattern().MatchString(p.Name) {
-		return fmt.Errorf("image name %q: use 3 to 128 letters, digits, spaces and ()[]./-'@_", p.Name)
+	if err := CheckNames(p.Owner, p.Name); err != nil {
+		return err
 	}
 	base, err := s.Base(p.Base)
 	if err != nil {

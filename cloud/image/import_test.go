@@ -69,8 +69,9 @@ func TestImportTarErrors(t *testing.T) {
 	}{
 		"bad name":   {good, "My Base", "use lower-case letters"},
 		"not a root": {archive(t, "rootfs/bin/sh"), "b", "no root file system"},
-		"no archive": {[]byte(strings.Repeat("hello ", 200)), "b", "tar"},
-		"empty":      {nil, "b", ""},
+		"no archive": {[]byte(strings.Repeat("hello ", 200)), "b", "the file is neither a tar archive nor a disk image that bake recognizes: import a tar archive of a root file system, or"},
+		"short":      {[]byte("hello"), "b", "is neither a tar archive nor a disk image"},
+		"empty":      {nil, "b", "the file is empty: import a tar archive"},
 		"cut":        {xz[:len(xz)/2], "b", "unexpected EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -250,8 +251,8 @@ func TestImportOCIErrors(t *testing.T) {
 	}
 	one := `[{"Config": "config.json", "Layers": ["layer.tar"]}]`
 	for name, test := range map[string]struct{ ref, err string }{
-		"no registry":         {"debian:12", `"debian:12" is neither a file nor an image reference with a registry: include the registry`},
-		"no registry, a path": {"library/debian:12", "is neither a file nor an image reference with a registry"},
+		"no registry":         {"debian:12", `there is no file "debian:12", and an image reference must include its registry, as in registry.example/debian:12`},
+		"no registry, a path": {"library/debian:12", "an image reference must include its registry"},
 		"no such file":        {"./image.tar", "no such file"},
 		"no such image":       {host + "/nothing:1", "NAME_UNKNOWN"},
 		"bad reference":       {host + "/UPPER:1", "UPPER"},

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -230,5 +231,113 @@ func TestUnpackDisk(t *testing.T) {
 	}
 	if left := work(t, dir); len(left) != before {
 		t.Errorf("what is left: %q", left)
+	}
+}
+
+// TestUnpackDiskFormats: a compressed disk is recognized whatever its format.
+func TestUnpackDiskFormats(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	names, err := filepath.Glob("disk/testdata/*.gz")
+	if err != nil || len(names) < 12 {
+		t.Fatalf("%q, %v", names, err)
+	}
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.UnpackDisk(t.Context(), f, nil)
+		if err != nil || out == nil {
+			t.Fatalf("%s: %v, %v", name, out, err)
+		}
+		info, err := out.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := disk.Detect(out, info.Size()), strings.TrimPrefix(filepath.Ext(strings.TrimSuffix(name, ".gz")), "."); got != want {
+			t.Errorf("%s is taken for %q", name, got)
+		}
+		if err := errors.Join(out.Close(), f.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestUnpackDiskSparse: zeros on a disk take no room, so that however many there are, they are no
+// decompression bomb; what does take room is.
+func TestUnpackDiskSparse(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	before := len(work(t, dir))
+	for _, test := range []struct {
+		content byte
+		want    string
+	}{{0, ""}, {1, "decompression bomb"}} {
+		f, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		w, err := zstd.NewWriter(f, zstd.WithEncoderLevel(zstd.SpeedFastest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		block := bytes.Repeat([]byte{test.content}, 1<<20)
+		copy(block[510:], "\x55\xaa")
+		for range 1<<10 + 8 {
+			if _, err := w.Write(block); err != nil {
+				t.Fatal(err)
+			}
+			copy(block[510:], []byte{test.content, test.content})
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.UnpackDisk(t.Context(), f, nil)
+		if (out != nil) != (test.want == "") || err != nil && (test.want == "" || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("a disk of bytes %d: %v, %v", test.content, out, err)
+		}
+		_ = out.Close()
+	}
+	if left := work(t, dir); len(left) != before {
+		t.Errorf("what is left: %q", left)
+	}
+}
+
+// TestUnpackDiskCut: a compressed disk that is cut off is refused, and not taken for a smaller one.
+func TestUnpackDiskCut(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	content := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{}).Read(content)
+	copy(content[510:], "\x55\xaa")
+	for name, to := range map[string]func(io.Writer) (io.WriteCloser, error){
+		"gzip": func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil },
+		"xz":   func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) },
+		"zstd": func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) },
+	} {
+		f, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		w, err := to(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(w.Close(), f.Truncate(600<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := s.UnpackDisk(t.Context(), f, nil); out != nil || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: %v, %v", name, out, err)
+		}
 	}
 }

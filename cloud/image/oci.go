@@ -208,7 +208,7 @@ func openOCI(ctx context.Context, ref, dir, arch string) (*ociImage, error) {
 	}
 	host, _, qualified := strings.Cut(ref, "/")
 	if !qualified || !strings.ContainsAny(host, ".:") && host != "localhost" {
-		return nil, fmt.Errorf("%q is neither a file nor an image reference with a registry: include the registry, as in registry.example/%s", ref, ref)
+		return nil, fmt.Errorf("there is no file %q, and an image reference must include its registry, as in registry.example/%s", ref, ref)
 	}
 	r, err := name.ParseReference(ref)
 	if err != nil {
@@ -460,7 +460,7 @@ func openLayout(dir string, platform v1.Platform) (*ociImage, error) {
 	d := imageDir(dir)
 	var index v1.IndexManifest
 	if err := d.document("index.json", v1.Hash{}, &index); err != nil {
-		return nil, fmt.Errorf("%s: it contains no OCI image: %w", dir, err)
+		return nil, fmt.Errorf("%s: the directory contains no OCI image: %w", dir, err)
 	}
 	seen := map[v1.Hash]bool{}
 	found, err := d.imagesFor(&index, platform, seen)

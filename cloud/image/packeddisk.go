@@ -33,7 +33,8 @@ func (s *Store) UnpackDisk(ctx context.Context, f *os.File, report func(Progress
 		return nil, err
 	}
 	defer plain.Close()
-	if _, packed := plain.(*bombGuard); !packed {
+	guard, packed := plain.(*bombGuard)
+	if !packed {
 		return nil, nil
 	}
 	head := make([]byte, diskHead)
@@ -47,15 +48,16 @@ func (s *Store) UnpackDisk(ctx context.Context, f *os.File, report func(Progress
 	if out, err = os.CreateTemp(s.path("tmp"), "disk-"); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.Remove(out.Name()), withHoles(ctx, out, io.MultiReader(bytes.NewReader(head[:n]), plain))); err != nil {
+	if err := errors.Join(os.Remove(out.Name()), withHoles(ctx, out, io.MultiReader(bytes.NewReader(head[:n]), guard), func(n int) { guard.out -= int64(n) })); err != nil {
 		return nil, fmt.Errorf("decompress the disk: %w", errors.Join(err, out.Close()))
 	}
 	return out, nil
 }
 
-// withHoles copies r to an empty file until ctx ends, with holes where there are zeros.
-func withHoles(ctx context.Context, out *os.File, r io.Reader) error {
-	w := &layer.SparseWriter{File: out}
+// withHoles copies r to an empty file until ctx ends, with holes where there are zeros. It reports
+// most of these zeros with omitted.
+func withHoles(ctx context.Context, out *os.File, r io.Reader, omitted func(n int)) error {
+	w := &holeWriter{layer.SparseWriter{File: out}, omitted}
 	for ctx.Err() == nil {
 		if _, err := io.CopyN(w, r, 1<<20); errors.Is(err, io.EOF) {
 			return out.Truncate(w.Size)
@@ -64,4 +66,17 @@ func withHoles(ctx context.Context, out *os.File, r io.Reader) error {
 		}
 	}
 	return context.Cause(ctx)
+}
+
+// holeWriter reports each write of nothing but zeros with omitted.
+type holeWriter struct {
+	layer.SparseWriter
+	omitted func(n int)
+}
+
+func (w *holeWriter) Write(b []byte) (int, error) {
+	if bytes.Count(b, []byte{0}) == len(b) {
+		w.omitted(len(b))
+	}
+	return w.SparseWriter.Write(b)
 }

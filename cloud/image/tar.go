@@ -1,6 +1,7 @@
 package image
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"cmp"
@@ -13,11 +14,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"bake/cloud/image/disk"
 )
 
 // ImportOptions describe a base to be made from existing content.
@@ -36,16 +40,36 @@ func (s *Store) ImportTar(ctx context.Context, r io.Reader, o ImportOptions) (Ba
 	if err := checkBaseName(o.Name); err != nil {
 		return Base{}, err
 	}
-	tar, err := decompress(&progressReader{r: r, report: o.Progress, p: Progress{Phase: "unpack the archive", Total: o.Size}})
+	plain, err := decompress(&progressReader{r: r, report: o.Progress, p: Progress{Phase: "unpack the archive", Total: o.Size}})
 	if err != nil {
 		return Base{}, fmt.Errorf("import base %s: %w", o.Name, err)
 	}
-	defer tar.Close()
-	id, err := s.importLayer(ctx, tar, layerRecord{}, checkRoot)
+	defer plain.Close()
+	archive := bufio.NewReaderSize(plain, 64<<10)
+	if err := checkArchive(archive, cmp.Or(o.Source, "the file")); err != nil {
+		return Base{}, err
+	}
+	id, err := s.importLayer(ctx, archive, layerRecord{}, checkRoot)
 	if err != nil {
 		return Base{}, s.explain("import base "+o.Name, err)
 	}
 	return s.baseOf(ctx, id, o, o.User, 0)
+}
+
+// checkArchive returns an error that says what can be imported unless r begins like a tar archive.
+func checkArchive(r *bufio.Reader, source string) error {
+	head, err := r.Peek(tarBlock)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	if _, err := tar.NewReader(bytes.NewReader(head)).Next(); len(head) == tarBlock && !errors.Is(err, tar.ErrHeader) {
+		return nil
+	}
+	what := "neither a tar archive nor a disk image that bake recognizes"
+	if len(head) == 0 {
+		what = "empty"
+	}
+	return fmt.Errorf("%s is %s: import a tar archive of a root file system, or a disk in one of the formats %s", source, what, strings.Join(disk.Formats, ", "))
 }
 
 // baseOf makes a base with a single layer and a root volume of size GiB. If it fails, it removes
@@ -131,7 +155,7 @@ func bomb(packed, plain int64) bool { return plain > harmlessSize && plain/maxEx
 type bombGuard struct {
 	io.ReadCloser
 	in  *countingReader
-	out int64
+	out int64 // bytes that take up space
 }
 
 func (g *bombGuard) Read(b []byte) (int, error) {

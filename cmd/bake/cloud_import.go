@@ -31,8 +31,8 @@ func (p *program) cloudImportCommand() *cobra.Command {
 (raw, qcow2, VMDK, VHD or OVA) with an ext4, ext3 or ext2 file system, in a partition or on
 the whole disk, an image saved by 'docker save' or 'podman save', a directory with an OCI
 layout, a reference to an OCI image including its registry, or the ID of an image of the
-local cloud, such as one that a template made. An archive or a disk image other than an OVA
-can be compressed with gzip, xz, zstd or bzip2.
+local cloud, such as one that a template made. An archive or a disk image can be compressed
+with gzip, xz, zstd or bzip2.
 
 The image is available in every region under the given name and owner. With -as, it
 becomes the base of a release of 'bake cloud bases' instead, with the owner, names, root

@@ -45,6 +45,13 @@ var kinds = map[string]string{
 	"tutorial":    "aws-cli-tutorial boto3 cloud-console guide-custom-ami", // by each kind of client
 }
 
+// diskFormats are the forms of a disk image that the script disks imports. It has one turn among the
+// scripts about the cloud; each turn brings another format.
+func diskFormats(t *testing.T) []string {
+	all := strings.Fields("qcow2 xz gz zst bz2 vmdk-stream vmdk-sparse vhd-fixed vhd-dynamic ova ova.gz")
+	return turns.OneEach(t, all, len(strings.Fields(kinds["cloud"])))
+}
+
 // today reports whether a script is run. Those that need machines take turns; the main job
 // is run every day.
 func today(t *testing.T, name string) bool {
@@ -109,6 +116,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("EXAMPLES", examples)
 			e.Setenv("CONSOLE_MODULES", os.Getenv("BAKE_TEST_CONSOLE"))
 			e.Setenv("CONSOLE_PICTURES", os.Getenv("BAKE_TEST_SCREENSHOTS"))
+			e.Setenv("DISK_FORMATS", strings.Join(diskFormats(t), " "))
 			e.Setenv("DOCS", filepath.Join(filepath.Dir(examples), "docs"))
 			e.Setenv("BAKE_STATE_DIR", filepath.Join(e.WorkDir, ".state"))
 			// Tests never use plugins of the user who runs them, or from a network.

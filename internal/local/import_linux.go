@@ -66,9 +66,13 @@ func importRelease(ctx context.Context, store *image.Store, in Import, o image.I
 
 // importNew makes an image that no publisher has.
 func importNew(ctx context.Context, store *image.Store, in Import) (image.Base, error) {
+	// Checked early, because the rest takes long.
+	if err := image.CheckNames(in.Owner, in.Name); err != nil {
+		return image.Base{}, err
+	}
 	taken := store.CheckNew(in.Owner, in.Name)
 	if taken != nil && !in.Replace {
-		return image.Base{}, taken // checked early, because the rest takes long
+		return image.Base{}, taken
 	}
 	if taken != nil {
 		if err := store.CheckAdded(in.Owner, in.Name); err != nil {

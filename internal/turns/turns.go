@@ -31,12 +31,16 @@ func Skip(t testing.TB, days int) {
 
 // One returns the cases that a test runs: all of them or, when tests are distributed over
 // days, one of them, a different one each day.
-func One[T any](t testing.TB, all []T) []T {
+func One[T any](t testing.TB, all []T) []T { return OneEach(t, all, 1) }
+
+// OneEach is [One] for a test that itself runs once in the given number of days: the next case
+// follows when that many days have passed.
+func OneEach[T any](t testing.TB, all []T, days int) []T {
 	day, every := today()
 	if every || len(all) == 0 {
 		return all
 	}
-	n := (number(t.Name()) + day) % len(all)
+	n := (number(t.Name()) + day/days) % len(all)
 	return all[n : n+1]
 }
 

@@ -33,6 +33,22 @@ func TestEachHasItsTurn(t *testing.T) {
 	})
 }
 
+// TestOneEach: a test with a turn in 12 days runs another of its cases each time, and all of them in
+// turn, although their number and 12 have a divisor in common.
+func TestOneEach(t *testing.T) {
+	t.Setenv(Variable, "today")
+	synctest.Test(t, func(t *testing.T) {
+		seen := map[string]bool{}
+		for range 4 {
+			seen[OneEach(t, []string{"a", "b", "c", "d"}, 12)[0]] = true
+			time.Sleep(12 * 24 * time.Hour)
+		}
+		if len(seen) != 4 {
+			t.Errorf("in four turns, it has run only %v", seen)
+		}
+	})
+}
+
 func TestAllRunUnlessInTurns(t *testing.T) {
 	t.Setenv(Variable, "")
 	for days := range 9 {

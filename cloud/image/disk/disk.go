@@ -45,7 +45,7 @@ func open(file io.ReaderAt, size int64, format string) (Disk, error) {
 	case "qcow2":
 		return openQCOW2(file)
 	}
-	return Disk{}, fmt.Errorf("disk images in the format %s are not supported; supported formats are %s", format, strings.Join(Formats, ", "))
+	return Disk{}, fmt.Errorf("disk images in the format %s are not supported; supported formats are %s: convert it first, for example with qemu-img convert -O qcow2", format, strings.Join(Formats, ", "))
 }
 
 // Root returns the file system that the disk boots from: the first one that contains a system, on

@@ -170,6 +170,44 @@ func TestDetect(t *testing.T) {
 	}
 }
 
+// TestDetectOVA: an archive is an OVA if it begins like one, even if only its beginning is there, and
+// not because there is a disk somewhere in it. One without a disk that can be read is an OVA too, so
+// that the error says what is in it.
+func TestDetectOVA(t *testing.T) {
+	image, _ := load(t, "machine.ova")
+	copy(image[bytes.Index(image, []byte("KDMV"))+56:], bytes.Repeat([]byte{0xff}, 8)) // the disk was written as a stream
+	if got := disk.Detect(bytes.NewReader(image), 4096); got != "ova" {
+		t.Errorf("the beginning of an OVA is taken for %q", got)
+	}
+	for _, test := range []struct {
+		names       []string
+		format, err string
+	}{
+		{[]string{"etc/", "bin/sh", "srv/disk.vmdk"}, "", ""},
+		{[]string{"./", "./vm.OVF", "./vm-disk1.vmdk.gz"}, "ova", `the OVA archive contains no .vmdk file, but "./", "./vm.OVF", "./vm-disk1.vmdk.gz"`},
+	} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for _, name := range test.names {
+			if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Format: tar.FormatUSTAR}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := disk.Detect(bytes.NewReader(b.Bytes()), int64(b.Len())); got != test.format {
+			t.Errorf("%q is taken for %q", test.names, got)
+		}
+		if test.format == "" {
+			continue
+		}
+		if _, err := files(b.Bytes(), test.format); err == nil || err.Error() != test.err {
+			t.Errorf("%q: %v", test.names, err)
+		}
+	}
+}
+
 // FuzzOpen reads images with one damaged byte.
 func FuzzOpen(f *testing.F) {
 	for i := range images {

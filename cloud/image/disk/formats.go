@@ -3,11 +3,15 @@ package disk
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/zlib"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -219,18 +223,36 @@ func readBlock(r io.Reader, size int64) ([]byte, error) {
 	return data, nil
 }
 
+// isOVA reports whether a tar archive is an OVA, judging by its first file: the descriptor, or what
+// belongs to it.
+func isOVA(file io.ReaderAt, size int64) bool {
+	for archive := tar.NewReader(io.NewSectionReader(file, 0, size)); ; {
+		h, err := archive.Next()
+		if err != nil {
+			return false
+		}
+		if h.Typeflag != tar.TypeDir {
+			return slices.Contains([]string{".ovf", ".vmdk", ".mf", ".cert"}, strings.ToLower(path.Ext(h.Name)))
+		}
+	}
+}
+
 // openOVA opens the first disk in an OVA, a tar archive (DMTF DSP0243).
 func openOVA(file io.ReaderAt, size int64) (Disk, error) {
 	r := io.NewSectionReader(file, 0, size)
+	var others []string
 	for archive := tar.NewReader(r); ; {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
-			return Disk{}, errors.New("the OVA archive contains no .vmdk file")
+			return Disk{}, fmt.Errorf("the OVA archive contains no .vmdk file, but %.300s", cmp.Or(strings.Join(others, ", "), "nothing"))
 		}
 		if err != nil {
 			return Disk{}, fmt.Errorf("not an OVA archive: %w", err)
 		}
-		if path.Ext(h.Name) != ".vmdk" {
+		if !strings.EqualFold(path.Ext(h.Name), ".vmdk") {
+			if len(others) < 10 {
+				others = append(others, strconv.Quote(h.Name))
+			}
 			continue
 		}
 		at, err := r.Seek(0, io.SeekCurrent) // the content follows the header

@@ -89,7 +89,7 @@ func inflate(r io.Reader, size int64, zstandard bool) ([]byte, error) {
 }
 
 // Detect returns the format of a disk image, judging by its content, or "" if it is not a known
-// one.
+// one. For all formats but VHD of a fixed size, the first 128 KiB are enough.
 func Detect(file io.ReaderAt, size int64) (format string) {
 	at := func(offset int64, magic string) bool {
 		b := make([]byte, len(magic))
@@ -106,7 +106,7 @@ func Detect(file io.ReaderAt, size int64) (format string) {
 	case at(0, "conectix"), at(size-sector, "conectix"):
 		return "vhd"
 	case at(257, "ustar"):
-		if _, err := openOVA(file, size); err == nil {
+		if isOVA(file, size) {
 			return "ova"
 		}
 		return ""
