@@ -3,6 +3,7 @@ package durable
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -22,13 +23,22 @@ func Replace(name string, data []byte, mode os.FileMode) error {
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), name)
+		err = replace(f.Name(), name)
 	}
 	if err != nil {
 		_ = os.Remove(f.Name()) // the first error is the one to report
 		return err
 	}
 	return SyncDir(dir)
+}
+
+// replace renames the file from to name, where there may be a file already.
+func replace(from, name string) error {
+	err := os.Rename(from, name)
+	if info, there := os.Lstat(name); err != nil && there == nil && info.IsDir() {
+		return fmt.Errorf("%s is a directory, and a file has to be there: delete the directory", name)
+	}
+	return err
 }
 
 // SyncDir flushes the entries of a directory to disk.

@@ -67,3 +67,20 @@ func TestDamagedRow(t *testing.T) {
 		t.Errorf("without the row: %v", err)
 	}
 }
+
+// TestReplaceDirectory: a directory in the place of a file is named, and stays as it is.
+func TestReplaceDirectory(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "endpoint.json")
+	if err := os.Mkdir(name, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	err := durable.Replace(name, []byte("x"), 0o600)
+	if want := name + " is a directory, and a file has to be there: delete the directory"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || !entries[0].IsDir() {
+		t.Errorf("the directory contains %v, %v; want only endpoint.json", entries, err)
+	}
+}
