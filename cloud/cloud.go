@@ -5,6 +5,7 @@
 // The directory contains:
 //
 //	lock, endpoint.json      the process that uses it, and its URL
+//	owners.json              to which of the host's ids the files of machines belong
 //	accounts.json            the accounts' access keys
 //	aws/credentials          the same for AWS clients: AWS_SHARED_CREDENTIALS_FILE
 //	autoscaling/             groups, launch configurations and instance refreshes
@@ -157,7 +158,7 @@ func StateNames() []string {
 // it. Layers contain set-user-id programs, and a file planted in a layer would be in every
 // later machine.
 func makePrivate(dir string, driver machine.Driver) error {
-	known := append(StateNames(), "lock", "users", "endpoint.json", "images")
+	known := append(StateNames(), "lock", "users", "endpoint.json", "images", machine.OwnersFile)
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -252,3 +252,7 @@ const (
 	VolumesDir    = "volumes"
 	VolumeContent = "content"
 )
+
+// OwnersFile is the name of the file, in the directory of a driver, that says to which of the
+// host's ids the files of machines there belong.
+const OwnersFile = "owners.json"

@@ -187,10 +187,17 @@ func unusable(dir string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("there is no room for the local cloud: %w; free some space on the disk of its directory, or set BAKE_CLOUD_DIR to use another", err)
-	case errors.Is(err, syscall.EROFS), (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR)) && concerns(dir, err):
+	case errors.Is(err, syscall.EROFS), (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) || noPlace(err)) && concerns(dir, err):
 		return fmt.Errorf("the directory of the local cloud cannot be written to: %w; set BAKE_CLOUD_DIR to use another directory", err)
 	}
 	return err
+}
+
+// noPlace reports whether err is that of a directory that cannot be made although the one above
+// it exists, as in /proc.
+func noPlace(err error) bool {
+	at, ok := errors.AsType[*fs.PathError](err)
+	return ok && at.Op == "mkdir" && errors.Is(at.Err, fs.ErrNotExist)
 }
 
 // concerns reports whether err is about dir, something in it, or a directory above it.
@@ -234,8 +241,29 @@ func open(dir string, log *slog.Logger) (*sandbox.Driver, *image.Store, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := claim(dir, driver); err != nil {
+		return nil, nil, err
+	}
 	store, err := image.Open(filepath.Join(dir, "images"), driver)
 	return driver, store, err
+}
+
+// claim makes sure that the files of machines in dir, of which all begin with the layers of an
+// image, belong to the ids of the driver's machines.
+func claim(dir string, driver *sandbox.Driver) error {
+	layers, err := os.ReadDir(filepath.Join(dir, "images", "layers"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err = driver.Claim(len(layers) > 0)
+	if other, ok := errors.AsType[*sandbox.OwnersError](err); ok {
+		advice := "set BAKE_CLOUD_DIR to use another directory, or delete this one as root"
+		if other.Remedy != "" {
+			advice = other.Remedy + "; or " + advice
+		}
+		return fmt.Errorf("%w: %s", err, advice)
+	}
+	return err
 }
 
 // explain adds an explanation from the contents of the store. It ignores its own errors,

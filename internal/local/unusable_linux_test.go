@@ -1,12 +1,15 @@
 package local
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"bake/cloud/machine"
 )
 
 // TestUnusable: an error about the place of the cloud's directory says what to do, also if
@@ -27,6 +30,8 @@ func TestUnusable(t *testing.T) {
 		{dir, &fs.PathError{Op: "open", Path: dir + "/lock", Err: syscall.EACCES}, "set BAKE_CLOUD_DIR"},
 		{dir, &fs.PathError{Op: "write", Path: dir + "/.record-1", Err: syscall.ENOSPC}, "free some space"},
 		{below, os.MkdirAll(below, 0o700), "set BAKE_CLOUD_DIR"},
+		{"/proc/bake/cloud", os.MkdirAll("/proc/bake/cloud", 0o700), "set BAKE_CLOUD_DIR"},
+		{dir, &fs.PathError{Op: "open", Path: dir + "/accounts.json", Err: syscall.ENOENT}, ""},
 		{dir, &fs.PathError{Op: "open", Path: "/home/u/.loc", Err: syscall.EACCES}, ""},
 		{dir, &fs.PathError{Op: "open", Path: "/dev/net/tun", Err: syscall.EACCES}, ""},
 	} {
@@ -34,5 +39,39 @@ func TestUnusable(t *testing.T) {
 		if !strings.Contains(got, c.advice) || c.advice == "" && got != c.err.Error() {
 			t.Errorf("%v: %s, want %q", c.err, got, c.advice)
 		}
+	}
+}
+
+// TestOtherOwners: a cloud whose files belong to other ids than its machines would have is not
+// opened, and stays as it is.
+func TestOtherOwners(t *testing.T) {
+	dir := t.TempDir()
+	record := filepath.Join(dir, machine.OwnersFile)
+	for name, text := range map[string]string{record: `{"mode":"subid","uids":[{"machine":0,"host":4242,"count":1},{"machine":1,"host":7000000,"count":65536}],"gids":[{"machine":0,"host":4242,"count":1},{"machine":1,"host":7000000,"count":65536}]}`,
+		filepath.Join(dir, "images", "layers", "l-1", "etc", "passwd"): "root:x:0:0::/root:/bin/sh\n"} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := Serve(t.Context(), Options{Dir: dir, Getenv: os.Getenv})
+	if err == nil || !strings.Contains(err.Error(), "the files of the machines in "+dir+" belong to the user and group ids 4242, 7000000-7065535") ||
+		!strings.Contains(err.Error(), "run bake as the user with the id 4242") || !strings.Contains(err.Error(), "set BAKE_CLOUD_DIR") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "images", "layers", "l-1")); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(record); err != nil { // as of an earlier version
+		t.Fatal(err)
+	}
+	c, err := Serve(t.Context(), Options{Dir: dir, Getenv: os.Getenv})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(record); err != nil {
+		t.Error(err)
 	}
 }
