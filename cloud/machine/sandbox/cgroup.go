@@ -236,9 +236,20 @@ func (g *group) remove() error {
 
 // removeTree removes a cgroup and the groups below it.
 func removeTree(dir string) error {
+	if err := removeBelow(dir); err != nil {
+		return err
+	}
+	if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
+		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// removeBelow removes the groups below a cgroup.
+func removeBelow(dir string) error {
 	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	for _, e := range entries {
 		if e.IsDir() {
@@ -247,14 +258,31 @@ func removeTree(dir string) error {
 			}
 		}
 	}
-	if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
-		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
-	}
 	return nil
 }
 
-// removeStale removes the groups of drivers that have died.
-func (g cgroups) removeStale() {
+// removeGroup removes a machine's group, see [group.remove]. Groups of the machine's users, such as
+// those of their sessions, belong to user ids of the machine, which only a worker can remove.
+func (d *Driver) removeGroup(g *group) error {
+	err := g.remove()
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	dir, err := os.Open(g.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := d.inNamespace(ctx, filesJob{op: "remove-groups", dirs: []*os.File{dir}}); err != nil {
+		return fmt.Errorf("remove the groups below %s: %w", g.dir, err)
+	}
+	return g.remove()
+}
+
+// removeStale removes the groups of drivers that have died, those of version 2 with remove.
+func (g cgroups) removeStale(remove func(*group) error) {
 	var dirs []string
 	for _, parent := range append(slices.Collect(maps.Values(g.v1)), g.parent) {
 		if parent != "" {
@@ -271,11 +299,13 @@ func (g cgroups) removeStale() {
 		if now, err := startTime(pid); err == nil && now == started {
 			continue
 		}
-		remove := (&group{dir: dir}).remove
-		if !exists(filepath.Join(dir, "cgroup.events")) { // of v1: its processes were killed through the other group
-			remove = func() error { return removeTree(dir) }
+		var err error
+		if exists(filepath.Join(dir, "cgroup.events")) {
+			err = remove(&group{dir: dir})
+		} else { // of v1: its processes were killed through the other group
+			err = removeTree(dir)
 		}
-		if err := remove(); err != nil {
+		if err != nil {
 			g.log.Warn("cannot remove a stale control group", "dir", dir, "error", err)
 		}
 	}

@@ -103,7 +103,7 @@ func New(o Options) (*Driver, error) {
 	}
 	d.executable, _ = os.Executable()
 	d.groups = findCgroups(d.log)
-	d.groups.removeStale()
+	d.groups.removeStale(d.removeGroup)
 	return d, nil
 }
 

@@ -11,7 +11,7 @@ import (
 
 // filesJob is a job on files whose owners are user ids of machines. A [worker] does it.
 type filesJob struct {
-	op     string     // unpack, pack, pack-merged, clone, merge, empty
+	op     string     // unpack, pack, pack-merged, clone, merge, empty, remove-groups
 	dirs   []*os.File // directories to work on; for merge, the result followed by the layers
 	stdin  io.Reader  // for unpack
 	stdout io.Writer  // for pack and pack-merged
@@ -115,7 +115,7 @@ func (w *watchedReader) Read(b []byte) (int, error) {
 // the directories.
 func workOnFiles(op string, mode Mode, given []*os.File) error {
 	o := layer.Options{IgnoreOwner: mode == ModeSingle}
-	wanted := map[string]int{"unpack": 2, "pack": 2, "pack-merged": 2, "clone": 2, "merge": 1, "empty": 1}[op]
+	wanted := map[string]int{"unpack": 2, "pack": 2, "pack-merged": 2, "clone": 2, "merge": 1, "empty": 1, "remove-groups": 1}[op]
 	if wanted == 0 || len(given) < wanted {
 		return fmt.Errorf("files: job %q with %d files", op, len(given))
 	}
@@ -130,6 +130,8 @@ func workOnFiles(op string, mode Mode, given []*os.File) error {
 		return layer.Clone(given[0], given[1], o)
 	case "merge":
 		return layer.Merge(given[1:], given[0], o)
+	case "remove-groups":
+		return removeBelow(fmt.Sprintf("/proc/self/fd/%d", given[0].Fd()))
 	default:
 		return empty(given[0])
 	}

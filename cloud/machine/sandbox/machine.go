@@ -30,6 +30,8 @@ type running struct {
 
 	memoryGroup string // the one of those that limits memory; empty if none does
 
+	removeGroup func(*group) error
+
 	control *control
 	shim    *worker
 	router  *network.Router
@@ -147,7 +149,7 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	}
 	defer console.Close()
 
-	m := &running{spec: spec, log: d.log, pending: make(map[uint64]chan<- reply), freezing: make(chan struct{}, 1), done: make(chan struct{})}
+	m := &running{spec: spec, log: d.log, removeGroup: d.removeGroup, pending: make(map[uint64]chan<- reply), freezing: make(chan struct{}, 1), done: make(chan struct{})}
 	m.commands, m.endCommands = context.WithCancel(context.WithoutCancel(ctx)) // the machine outlives ctx
 	if m.group, err = d.groups.create(spec.ID, d.ids); err != nil {
 		return nil, fmt.Errorf("control group: %w", err)
@@ -401,7 +403,7 @@ func (m *running) clear() error {
 		err = m.router.Close()
 	}
 	if m.group != nil {
-		err = errors.Join(err, m.group.remove())
+		err = errors.Join(err, m.removeGroup(m.group))
 	}
 	for _, dir := range m.v1 {
 		// The last processes may take a moment to disappear.
