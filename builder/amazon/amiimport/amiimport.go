@@ -72,11 +72,9 @@ func (p *importer) process(ctx context.Context, s *step.Scope, in *builder.Artif
 		return nil, p.src.Errorf(&p.Format, "No disk image", "None of the artifact's files is named *.%s: %s.", p.Format, strings.Join(in.Files, ", "))
 	}
 	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
-		session, err := access.Open(ctx, &p.Options.Options, p.src, p.cloud, s.Run.Env)
-		if err == nil {
-			session.Warn = s.Warn
-		}
-		return session, err
+		cloud := p.cloud
+		cloud.Warn = s.Warn
+		return access.Open(ctx, &p.Options.Options, p.src, cloud, s.Run.Env)
 	})
 	if err != nil {
 		return nil, err

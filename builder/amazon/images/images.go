@@ -55,14 +55,15 @@ func Open(ctx context.Context, p Place) (*Account, error) {
 	if len(p.Regions) > 0 {
 		o.Region = p.Regions[0]
 	}
-	session, err := access.Open(ctx, &o, nil, p.Cloud, p.Env)
+	cloud := p.Cloud
+	cloud.Warn = p.Warn
+	session, err := access.Open(ctx, &o, nil, cloud, p.Env)
 	if err != nil {
 		return nil, err
 	}
 	if session.Account == "" {
 		return nil, errors.New("AWS did not return the account of these credentials")
 	}
-	session.Warn = p.Warn
 	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0, place: p, reports: &reports{of: map[string][]reportEntry{}}, assumed: &assumedAccounts{of: map[string]*Account{}}}
 	if p.All {
 		a.Regions, err = session.Regions(ctx, false)

@@ -28,11 +28,11 @@ func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amaz
 	if n < 0 {
 		return nil
 	}
+	cloud.Warn = s.Warn
 	session, err := access.Reopen(ctx, made[n].With, made[n].Where, cloud)
 	if err != nil {
 		return err
 	}
-	session.Warn = s.Warn
 	a := accountOf(session)
 	a.place.Say, a.place.All = s.Say, true
 	if a.Regions, err = a.enabled(ctx); err != nil {

@@ -59,12 +59,24 @@ func (s *Session) attempts(stack *middleware.Stack) error {
 				err = torn{err}
 			}
 			if err != nil && !s.persistent && !isThrottled(err) {
-				if a.failures++; a.failures >= usualAttempts {
+				if a.failures++; a.failures >= s.attemptsAfter(ctx, err) {
 					err = enough{err}
 				}
 			}
 			return out, metadata, err
 		}), "Retry", middleware.After)
+}
+
+// attemptsAfter returns the number of attempts of a request that has failed with err. One that was
+// not answered may have been carried out.
+func (s *Session) attemptsAfter(ctx context.Context, err error) int {
+	if _, late := errors.AsType[*unansweredError](err); !late {
+		return usualAttempts
+	}
+	if again, _ := middleware.GetStackValue(ctx, repeatableKey{}).(bool); !again {
+		return 1
+	}
+	return unansweredAttempts
 }
 
 type repeatableKey struct{}

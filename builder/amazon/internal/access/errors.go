@@ -217,6 +217,10 @@ func unreachable(err error) (message, hint string) {
 	if large, ok := errors.AsType[tooLarge](err); ok {
 		return large.Error(), ""
 	}
+	const check = "Check this machine's network, proxy and the endpoint (custom_endpoint_ec2, AWS_ENDPOINT_URL)"
+	if late, ok := errors.AsType[*unansweredError](err); ok {
+		return late.Error(), check
+	}
 	service := "AWS"
 	var op *smithy.OperationError
 	if errors.As(err, &op) {
@@ -246,10 +250,10 @@ func unreachable(err error) (message, hint string) {
 	}
 	var netErr *net.OpError
 	if errors.As(err, &netErr) {
-		return fmt.Sprintf("%s cannot be reached: %s", endpoint, netErr.Err), "Check this machine's network, proxy and the endpoint (custom_endpoint_ec2, AWS_ENDPOINT_URL)"
+		return fmt.Sprintf("%s cannot be reached: %s", endpoint, netErr.Err), check
 	}
 	if errors.As(err, &u) {
-		return fmt.Sprintf("%s cannot be used: %s", endpoint, u.Err), "Check this machine's network, proxy and the endpoint (custom_endpoint_ec2, AWS_ENDPOINT_URL)"
+		return fmt.Sprintf("%s cannot be used: %s", endpoint, u.Err), check
 	}
 	if op != nil {
 		return op.Err.Error(), ""

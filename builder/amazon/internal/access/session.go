@@ -74,6 +74,10 @@ type Cloud struct {
 	// permissions. An error of Wait is the error of the request. Wait may be nil.
 	Wait func(ctx context.Context, service, region string) error
 
+	// Warn is the [Session.Warn] of the sessions with this cloud until they set another. It may
+	// be nil.
+	Warn func(ctx context.Context, format string, args ...any)
+
 	// Watchers are shared by all sessions with this cloud, and hold their connections. If
 	// nil, each session has its own.
 	Watchers *Watchers
@@ -118,7 +122,7 @@ type Session struct {
 // template: src may be nil. env is the environment, as "NAME=value", for the variables
 // that replace aws_polling.
 func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env []string) (*Session, error) {
-	s := &Session{Cloud: cloud, with: map[string]string{}, patience: o.patience(env), watchers: cloud.Watchers, persistent: o.MaxRetries > 0}
+	s := &Session{Cloud: cloud, Warn: cloud.Warn, with: map[string]string{}, patience: o.patience(env), watchers: cloud.Watchers, persistent: o.MaxRetries > 0}
 	if s.watchers == nil {
 		s.watchers = &Watchers{}
 	}
@@ -138,7 +142,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	metadata := cfg // with a separate client, which has short timeouts and uses no proxy
 	// The client must not be set earlier: the SDK adds the roots of AWS_CA_BUNDLE only to
 	// its own client, and refuses any other.
-	cfg.HTTPClient = plainBodies{s.watchers.sender(cfg.HTTPClient)}
+	cfg.HTTPClient = plainBodies{attentive{s.watchers.sender(cfg.HTTPClient), s}}
 	if o.DecodeAuthorizationMessages {
 		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))
 	}

@@ -38,6 +38,7 @@ type Watchers struct {
 	m       map[string]*Watcher
 	claims  map[string]string // who claims a name, by account and name
 	senders []sender
+	slow    map[string]bool // endpoints of which the user knows that they are slow to answer
 }
 
 // Claim reserves a name in the account for one build of the process, and returns

@@ -49,11 +49,9 @@ type Build struct {
 // open connects to AWS, or to the cloud that replaces it.
 func open(ctx context.Context, s *step.Scope, q *sequence) (*Build, error) {
 	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
-		session, err := access.Open(ctx, q.Access, q.src, q.cloud, s.Run.Env)
-		if err == nil {
-			session.Warn = s.Warn
-		}
-		return session, err
+		cloud := q.cloud
+		cloud.Warn = s.Warn
+		return access.Open(ctx, q.Access, q.src, cloud, s.Run.Env)
 	})
 	if err != nil {
 		return nil, err

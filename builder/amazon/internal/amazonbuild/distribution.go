@@ -14,14 +14,15 @@ func (q *sequence) OpenSession(ctx context.Context, s *step.Scope) (*access.Sess
 	if q.Image == nil {
 		return nil, errors.New("the builder makes no image")
 	}
-	session, err := access.Open(ctx, q.Access, q.src, q.cloud, s.Run.Env)
+	cloud := q.cloud
+	cloud.Warn = s.Warn
+	session, err := access.Open(ctx, q.Access, q.src, cloud, s.Run.Env)
 	if err != nil {
 		return nil, err
 	}
 	if session.Account == "" {
 		return nil, errors.New("AWS was not asked for the account of the credentials: remove skip_credential_validation, or the distribute and channel blocks")
 	}
-	session.Warn = s.Warn
 	return session, nil
 }
 

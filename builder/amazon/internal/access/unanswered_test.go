@@ -1,0 +1,107 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/smithy-go/middleware"
+)
+
+// TestUnanswered: an endpoint that accepts requests and does not answer is named after ten seconds,
+// once, and the call fails within minutes. Only a request that may be repeated is sent again.
+func TestUnanswered(t *testing.T) {
+	for name, c := range map[string]struct {
+		call func(context.Context, *ec2.Client) error
+		sent int
+	}{
+		"DescribeRegions": {func(ctx context.Context, client *ec2.Client) error {
+			_, err := Call(ctx, client.DescribeRegions, &ec2.DescribeRegionsInput{})
+			return err
+		}, 2},
+		"CreateImage": {func(ctx context.Context, client *ec2.Client) error {
+			_, err := Call(ctx, client.CreateImage, &ec2.CreateImageInput{InstanceId: aws.String("i-1"), Name: aws.String("x")})
+			return err
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start, sent := time.Now(), 0
+				var said []string
+				s := &Session{watchers: &Watchers{}, Warn: func(_ context.Context, format string, args ...any) {
+					if text := fmt.Sprintf(format, args...); strings.Contains(text, "bake waits for it") {
+						said = append(said, fmt.Sprintf("%s %s", time.Since(start), text))
+					}
+				}}
+				answers := false
+				silent := httpFunc(func(r *http.Request) (*http.Response, error) {
+					sent++
+					if answers {
+						return nil, errors.New("it answers")
+					}
+					time.Sleep(answerLimit)
+					return nil, &url.Error{Op: "Post", URL: r.URL.String(), Err: context.DeadlineExceeded}
+				})
+				client := ec2.New(ec2.Options{
+					Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("AKIA", "secret", ""), BaseEndpoint: aws.String("http://192.0.2.1:8000"),
+					Retryer: retryer(), APIOptions: []func(*middleware.Stack) error{s.attempts}, HTTPClient: attentive{silent, s},
+				})
+				err := c.call(t.Context(), client)
+				want := name + ": http://192.0.2.1:8000 has not answered within 1m30s. Check this machine's network, proxy and the endpoint"
+				if err == nil || !strings.HasPrefix(err.Error(), want) || Refused(err) {
+					t.Errorf("got %v, want %s", err, want)
+				}
+				if took := time.Since(start); sent != c.sent || took > 4*time.Minute {
+					t.Errorf("%d requests in %s, want %d in less than four minutes", sent, took, c.sent)
+				}
+				once := "10s http://192.0.2.1:8000 has not answered EC2 " + name + " for 10s; bake waits for it up to 1m30s"
+				if !slices.Equal(said, []string{once}) {
+					t.Errorf("said %q, want %q", said, once)
+				}
+				answers = true
+				_ = c.call(t.Context(), client)
+				time.Sleep(time.Hour)
+				if len(said) != 1 {
+					t.Errorf("said of calls that were answered: %q", said[1:])
+				}
+			})
+		})
+	}
+}
+
+// TestAnswerLimit: the connections of sessions have the limit.
+func TestAnswerLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent, far := net.Pipe()
+		defer far.Close()
+		go func() { _, _ = io.Copy(io.Discard, far) }()
+		client := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) {
+			tr.DialContext = func(context.Context, string, string) (net.Conn, error) { return silent, nil }
+		})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://192.0.2.1", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		resp, err := attentive{new(Watchers).sender(client), &Session{watchers: &Watchers{}}}.Do(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if _, late := errors.AsType[*unansweredError](err); !late || time.Since(start) != answerLimit {
+			t.Errorf("after %s: got %v, want an unansweredError after %s", time.Since(start), err, answerLimit)
+		}
+	})
+}
