@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -33,7 +34,7 @@ func (c attentive) Do(r *http.Request) (*http.Response, error) {
 	slow := time.AfterFunc(wait.Trouble, func() { c.session.waitsFor(r.Context(), endpoint) })
 	defer slow.Stop()
 	resp, err := c.HTTPClient.Do(r)
-	if late, ok := err.(net.Error); ok && late.Timeout() && time.Since(start) >= answerLimit {
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && time.Since(start) >= answerLimit {
 		return resp, &unansweredError{endpoint, err}
 	}
 	return resp, err
