@@ -364,6 +364,9 @@ func checkLowPorts() machine.Finding {
 // probe tries something in new namespaces. dir is the child's working directory, which the child
 // may not be able to reach by its path.
 func (d *Driver) probe(ctx context.Context, what, dir string) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
 	gate, open, err := os.Pipe()
 	if err != nil {
 		return err

@@ -91,23 +91,32 @@ func (b *bootSpec) run(report *os.File) error {
 	return b.becomeBuiltin(report)
 }
 
-// chooseInit prefers systemd, which must be in the image and needs a control group. qemu-user does
-// not emulate all system calls that systemd uses to mount file systems.
+// chooseInit prefers systemd.
 func (b *bootSpec) chooseInit() (Init, error) {
-	systemd := ""
-	for _, path := range []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd"} {
-		if exists(path) {
-			systemd = path
-		}
-	}
-	able := systemd != "" && b.InitCgroup != "" && b.Mode != ModeSingle && !b.emulated()
+	lacks := b.lacksForSystemd()
 	switch {
-	case b.Init == InitSystemd && !able:
-		return "", errors.New("systemd cannot run here: it must be in the image, and needs a delegated control group, more than one user id and the host's processor")
-	case b.Init == InitBuiltin || !able:
+	case b.Init == InitSystemd && lacks != "":
+		return "", fmt.Errorf("systemd cannot run here: %s", lacks)
+	case b.Init == InitBuiltin || lacks != "":
 		return InitBuiltin, nil
 	}
 	return InitSystemd, nil
+}
+
+// lacksForSystemd returns why systemd cannot be the machine's init; it is empty if it can be. qemu-user
+// does not emulate all system calls that systemd uses to mount file systems.
+func (b *bootSpec) lacksForSystemd() string {
+	switch {
+	case !exists("/usr/lib/systemd/systemd") && !exists("/lib/systemd/systemd"):
+		return "it is not in the image"
+	case b.InitCgroup == "":
+		return "it needs a control group, and this process may not make one"
+	case b.Mode == ModeSingle:
+		return "it needs more than one user id"
+	case b.emulated():
+		return "it needs the host's processor, which is not that of the image"
+	}
+	return ""
 }
 
 // containerName is the name of the container type that a machine reports, see
