@@ -11,6 +11,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"bake/internal/constant"
 	"bake/internal/redact"
 )
 
@@ -52,7 +53,7 @@ func show(b *strings.Builder, v cty.Value, indent string) {
 	case v.IsNull():
 		b.WriteString("null")
 	case t == cty.String:
-		b.WriteString(quote(v.AsString()))
+		b.WriteString(constant.Quote(v.AsString()))
 	case t == cty.Number:
 		b.WriteString(shownNumber(v.AsBigFloat()))
 	case t == cty.Bool:
@@ -64,7 +65,7 @@ func show(b *strings.Builder, v cty.Value, indent string) {
 		})
 	case t.IsMapType() || t.IsObjectType():
 		showElements(b, withoutNulls(v), indent, "{", "}", func(k, e cty.Value) {
-			b.WriteString(quote(k.AsString()) + " = ")
+			b.WriteString(constant.Quote(k.AsString()) + " = ")
 			show(b, e, indent+"  ")
 		})
 	default:
@@ -110,13 +111,6 @@ func number(n *big.Float) string {
 		return n.Text('g', -1)
 	}
 	return n.Text('f', -1)
-}
-
-// quote writes s as a string of the template language.
-func quote(s string) string {
-	return `"` + strings.NewReplacer(
-		`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`, "\t", `\t`, "${", "$${", "%{", "%%{",
-	).Replace(s) + `"`
 }
 
 // Plain returns v for JSON, with null for sensitive and unknown values, and every string

@@ -1,7 +1,9 @@
-// Package constant reads expressions that may not refer to anything, such as the description of a variable.
+// Package constant reads and writes expressions that may not refer to anything, such as the description of a variable.
 package constant
 
 import (
+	"strings"
+
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
@@ -22,6 +24,13 @@ func String(expr hcl.Expression) (string, hcl.Diagnostics) {
 func Bool(expr hcl.Expression) (bool, hcl.Diagnostics) {
 	v, diags := value(expr, cty.Bool)
 	return !diags.HasErrors() && v.True(), diags
+}
+
+// Quote writes s as a string of the template language, which [String] reads.
+func Quote(s string) string {
+	return `"` + strings.NewReplacer(
+		`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`, "\t", `\t`, "${", "$${", "%{", "%%{",
+	).Replace(s) + `"`
 }
 
 func value(expr hcl.Expression, want cty.Type) (cty.Value, hcl.Diagnostics) {

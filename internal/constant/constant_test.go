@@ -34,3 +34,16 @@ func TestConstant(t *testing.T) {
 		}
 	}
 }
+
+// TestQuote: what is quoted is read as it was.
+func TestQuote(t *testing.T) {
+	for _, s := range []string{"", "a b", `"\`, "${x} %{y} $${z}", "\r\n\t", "é – 日本", "$", "%{"} {
+		expr, diags := hclsyntax.ParseExpression([]byte(constant.Quote(s)), "t.hcl", hcl.InitialPos)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		if got, diags := constant.String(expr); got != s || diags.HasErrors() {
+			t.Errorf("%q is read as %q, %v", s, got, diags)
+		}
+	}
+}

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -274,20 +273,19 @@ func (l *Lock) Save() error {
 
 // format returns the text of the file, which depends only on the plugins.
 func (l *Lock) format() []byte {
-	quote := func(s string) string { return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(strconv.Quote(s)) }
 	var b strings.Builder
 	b.WriteString(lockHeader)
 	plugins := slices.Clone(l.plugins)
 	sort.Slice(plugins, func(i, j int) bool { return plugins[i].Source < plugins[j].Source })
 	for _, p := range plugins {
-		fmt.Fprintf(&b, "\nplugin %s {\n  version     = %s\n  constraints = %s\n  api         = %s\n  hashes = [\n", quote(p.Source), quote(p.Version), quote(p.Constraints), quote(p.API))
+		fmt.Fprintf(&b, "\nplugin %s {\n  version     = %s\n  constraints = %s\n  api         = %s\n  hashes = [\n", constant.Quote(p.Source), constant.Quote(p.Version), constant.Quote(p.Constraints), constant.Quote(p.API))
 		hashes := slices.Clone(p.Hashes)
 		sort.Slice(hashes, func(i, j int) bool {
 			a, b := hashes[i], hashes[j]
 			return cmp.Or(strings.Compare(a.Platform.String(), b.Platform.String()), strings.Compare(a.Kind, b.Kind)) < 0
 		})
 		for _, h := range hashes {
-			fmt.Fprintf(&b, "    %s,\n", quote(h.String()))
+			fmt.Fprintf(&b, "    %s,\n", constant.Quote(h.String()))
 		}
 		b.WriteString("  ]\n}\n")
 	}
