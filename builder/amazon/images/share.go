@@ -284,8 +284,8 @@ func (a *Account) managedKey(ctx context.Context, region string) (string, error)
 }
 
 func (a *Account) warn(ctx context.Context, format string, args ...any) {
-	if a.session.Warn != nil {
-		a.session.Warn(ctx, format, args...)
+	if a.session.Cloud.Warn != nil {
+		a.session.Cloud.Warn(ctx, format, args...)
 	}
 }
 

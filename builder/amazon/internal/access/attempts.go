@@ -120,7 +120,7 @@ func (torn) RetryableError() bool { return true }
 // complain warns that a call has been failing for a long time.
 func (s *Session) complain(ctx context.Context, a *attempts, err error) {
 	lasted := time.Since(a.start)
-	if s.Warn == nil || ctx.Err() != nil || lasted < wait.Trouble || !a.said.IsZero() && time.Since(a.said) < wait.Again {
+	if s.Cloud.Warn == nil || ctx.Err() != nil || lasted < wait.Trouble || !a.said.IsZero() && time.Since(a.said) < wait.Again {
 		return
 	}
 	a.said = time.Now()
@@ -129,7 +129,7 @@ func (s *Session) complain(ctx context.Context, a *attempts, err error) {
 	if errors.As(why, &e) {
 		e.Op = middleware.GetOperationName(ctx)
 	}
-	s.Warn(ctx, "%s in %s has been failing for %s: %s", middleware.GetServiceID(ctx), awsmiddleware.GetRegion(ctx), lasted.Round(time.Second), why)
+	s.Cloud.Warn(ctx, "%s in %s has been failing for %s: %s", middleware.GetServiceID(ctx), awsmiddleware.GetRegion(ctx), lasted.Round(time.Second), why)
 }
 
 // expectAnswer turns an invalid response of EC2 into an error: the SDK accepts any XML, and

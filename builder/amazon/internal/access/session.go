@@ -74,8 +74,7 @@ type Cloud struct {
 	// permissions. An error of Wait is the error of the request. Wait may be nil.
 	Wait func(ctx context.Context, service, region string) error
 
-	// Warn is the [Session.Warn] of the sessions with this cloud until they set another. It may
-	// be nil.
+	// Warn, if not nil, reports problems to the user while bake keeps trying.
 	Warn func(ctx context.Context, format string, args ...any)
 
 	// Watchers are shared by all sessions with this cloud, and hold their connections. If
@@ -102,10 +101,6 @@ type Session struct {
 	Cloud   Cloud
 	Pace    Pace
 
-	// Warn, if not nil, reports problems to the user while bake keeps trying. It is set
-	// before the session is shared.
-	Warn func(ctx context.Context, format string, args ...any)
-
 	config   aws.Config
 	endpoint string // of EC2 in Region only; empty: the usual
 	iam      string // endpoint of IAM; empty: the usual
@@ -122,7 +117,7 @@ type Session struct {
 // template: src may be nil. env is the environment, as "NAME=value", for the variables
 // that replace aws_polling.
 func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env []string) (*Session, error) {
-	s := &Session{Cloud: cloud, Warn: cloud.Warn, with: map[string]string{}, patience: o.patience(env), watchers: cloud.Watchers, persistent: o.MaxRetries > 0}
+	s := &Session{Cloud: cloud, with: map[string]string{}, patience: o.patience(env), watchers: cloud.Watchers, persistent: o.MaxRetries > 0}
 	if s.watchers == nil {
 		s.watchers = &Watchers{}
 	}
@@ -504,10 +499,10 @@ func (s *Session) Loopback() bool {
 
 // Voice returns the function with which a [wait.Wait] reports problems, in the step of ctx.
 func (s *Session) Voice(ctx context.Context) func(text string) {
-	if s.Warn == nil {
+	if s.Cloud.Warn == nil {
 		return nil
 	}
-	return func(text string) { s.Warn(ctx, "%s", text) }
+	return func(text string) { s.Cloud.Warn(ctx, "%s", text) }
 }
 
 // ThirdParty reports whether the EC2 of a region may be neither AWS's nor bake's own,

@@ -42,10 +42,10 @@ func (c attentive) Do(r *http.Request) (*http.Response, error) {
 
 // waitsFor tells the user, once for each endpoint, which call it has not answered yet.
 func (s *Session) waitsFor(ctx context.Context, endpoint string) {
-	if s.Warn == nil || ctx.Err() != nil || !s.watchers.firstSlow(endpoint) {
+	if s.Cloud.Warn == nil || ctx.Err() != nil || !s.watchers.firstSlow(endpoint) {
 		return
 	}
-	s.Warn(ctx, "%s has not answered %s for %s; bake waits for it up to %s", endpoint, awsmiddleware.GetServiceID(ctx)+" "+middleware.GetOperationName(ctx), wait.Trouble, answerLimit)
+	s.Cloud.Warn(ctx, "%s has not answered %s for %s; bake waits for it up to %s", endpoint, awsmiddleware.GetServiceID(ctx)+" "+middleware.GetOperationName(ctx), wait.Trouble, answerLimit)
 }
 
 // firstSlow reports whether it is called for the first time for an endpoint.

@@ -41,11 +41,11 @@ func TestUnanswered(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start, sent := time.Now(), 0
 				var said []string
-				s := &Session{watchers: &Watchers{}, Warn: func(_ context.Context, format string, args ...any) {
+				s := &Session{watchers: &Watchers{}, Cloud: Cloud{Warn: func(_ context.Context, format string, args ...any) {
 					if text := fmt.Sprintf(format, args...); strings.Contains(text, "bake waits for it") {
 						said = append(said, fmt.Sprintf("%s %s", time.Since(start), text))
 					}
-				}}
+				}}}
 				answers := false
 				silent := httpFunc(func(r *http.Request) (*http.Response, error) {
 					sent++
