@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"bake/internal/hostpath"
@@ -94,6 +95,9 @@ func Unpack(ctx context.Context, r io.Reader, dst *os.Root) error {
 			if name == "." {
 				continue
 			}
+			if err := CheckNesting(name); err != nil {
+				return err
+			}
 			if err := dst.MkdirAll(name, mode|0o700); err != nil {
 				return err
 			}
@@ -124,6 +128,29 @@ func Unpack(ctx context.Context, r io.Reader, dst *os.Root) error {
 	for i := len(dirs) - 1; i >= 0; i-- {
 		if err := dst.Chmod(dirs[i].name, dirs[i].mode); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+const (
+	maxNesting = 255 // levels of directories
+	maxTurns   = 12  // of a symbolic link that leads back; systems follow 40
+)
+
+// CheckNesting returns an error if a directory of a machine, named by its slash-separated path, can
+// only be the result of a symbolic link to a directory that contains it, or of a lie. With two such
+// links in one directory, a machine has more paths than can be read in years.
+func CheckNesting(name string) error {
+	parts := strings.Split(name, "/")
+	if len(parts) > maxNesting {
+		return fmt.Errorf("a directory on the machine is more than %d levels deep: %.200s", maxNesting, name)
+	}
+	for period := 1; period*maxTurns <= len(parts); period++ {
+		tail := parts[len(parts)-period*maxTurns:]
+		if slices.Equal(tail[period:], tail[:len(tail)-period]) {
+			once := strings.Join(parts[:len(parts)-period*(maxTurns-1)], "/")
+			return fmt.Errorf("%s: a symbolic link on the machine leads to a directory that contains it", once)
 		}
 	}
 	return nil

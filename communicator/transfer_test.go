@@ -7,9 +7,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -53,6 +55,45 @@ func TestUnpackEndlessHole(t *testing.T) {
 	}
 	if _, err := root.Stat("hole"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("it is left: %v", err)
+	}
+}
+
+// Symbolic links that lead back end a download, and so do directories without end.
+func TestNesting(t *testing.T) {
+	var long []string
+	for i := range maxNesting + 1 {
+		long = append(long, fmt.Sprint(i))
+	}
+	for name, want := range map[string]string{
+		"a": "", "a/b/a/b/a/b": "", strings.Join(long[1:], "/"): "",
+		"d" + strings.Repeat("/x", maxTurns-1):        "",
+		"d" + strings.Repeat("/x", maxTurns):          "d/x: a symbolic link on the machine leads to a directory that contains it",
+		"d" + strings.Repeat("/x/y", maxTurns):        "d/x/y: a symbolic link",
+		"d" + strings.Repeat("/x/y", maxTurns) + "/z": "",
+		strings.Join(long, "/"):                       "more than 255 levels deep",
+	} {
+		if err := CheckNesting(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", name, err, want)
+		}
+	}
+	r, w := io.Pipe()
+	go func() {
+		tw := tar.NewWriter(w)
+		for name := "d"; ; name += "/loop" {
+			if tw.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: 0o755}) != nil {
+				return
+			}
+		}
+	}()
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	err = Unpack(t.Context(), r, root)
+	r.CloseWithError(err)
+	if err == nil || !strings.Contains(err.Error(), "d/loop: a symbolic link") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -91,6 +91,9 @@ type fake struct {
 	Silent  string          // the step that is not answered
 	Banner  string
 
+	// SFTP serves the subsystem; nil: nothing answers.
+	SFTP func(io.ReadWriteCloser)
+
 	More   []gossh.Signer // other host keys, which are told after the login
 	Liar   bool           // the others are not the server's
 	OnDisk []gossh.PublicKey
@@ -244,6 +247,9 @@ func (f *fake) session(channel gossh.Channel, requests <-chan *gossh.Request) {
 			continue
 		}
 		_ = r.Reply(true, nil)
+		if r.Type == "subsystem" && f.SFTP != nil {
+			go f.SFTP(channel)
+		}
 		var cmd struct{ Line string }
 		if r.Type != "exec" || gossh.Unmarshal(r.Payload, &cmd) != nil {
 			continue // a subsystem says nothing

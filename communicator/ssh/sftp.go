@@ -31,10 +31,10 @@ const (
 
 // sftp starts the SFTP subsystem. Its streams end when stop is called, whatever the
 // machine does.
-func (c *Client) sftp(ctx context.Context) (l *link, client *sftp.Client, stop func(), err error) {
+func (c *Client) sftp(ctx context.Context) (l *link, client *sftp.Client, watch *sftpWatch, stop func(), err error) {
 	l, s, err := c.session(ctx)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, nil, err
 	}
 	alive, rest := context.WithCancel(ctx)
 	go c.keepAlive(alive, l)
@@ -52,9 +52,9 @@ func (c *Client) sftp(ctx context.Context) (l *link, client *sftp.Client, stop f
 		}
 	}()
 	if err := s.request(ctx, "subsystem", struct{ Name string }{"sftp"}); errors.Is(err, errRefused) {
-		return nil, nil, nil, fmt.Errorf(`the machine at %s has no SFTP subsystem; set ssh_file_transfer_method = "scp"`, l.addr)
+		return nil, nil, nil, nil, fmt.Errorf(`the machine at %s has no SFTP subsystem; set ssh_file_transfer_method = "scp"`, l.addr)
 	} else if err != nil {
-		return nil, nil, nil, c.lost(ctx, l, err)
+		return nil, nil, nil, nil, c.lost(ctx, l, err)
 	}
 	errOut := &communicator.Head{Max: 4 << 10}
 	silent := make(chan struct{})
@@ -75,16 +75,18 @@ func (c *Client) sftp(ctx context.Context) (l *link, client *sftp.Client, stop f
 	if bytes.Contains(l.ServerVersion(), []byte("OpenSSH")) {
 		packet = opensshSFTP
 	}
-	answers := &sftpAnswers{Reader: bufio.NewReaderSize(fromMachine, sftpPacket)}
+	watch = &sftpWatch{}
+	answers := &sftpAnswers{Reader: bufio.NewReaderSize(fromMachine, sftpPacket), watch: watch}
 	client, err = within(ctx, func() (*sftp.Client, error) {
-		return sftp.NewClientPipe(answers, toMachine,
+		return sftp.NewClientPipe(answers, watchedWriter{toMachine, watch},
 			sftp.MaxPacketUnchecked(packet), sftp.MaxConcurrentRequestsPerFile(sftpRequests),
 			sftp.UseConcurrentWrites(true), sftp.UseConcurrentReads(true))
 	}, nil)
 	if err == nil {
-		return l, client, end, nil
+		go c.attend(alive, l, watch, end)
+		return l, client, watch, end, nil
 	}
-	return nil, nil, nil, c.sftpError(ctx, l, err, answers, silent, errOut)
+	return nil, nil, nil, nil, c.sftpError(ctx, l, err, answers, silent, errOut)
 }
 
 // sftpError returns why no SFTP session was established; err is how the attempt ended. errOut holds
@@ -126,6 +128,7 @@ func (c *Client) noisy(text string) error {
 // and short.
 type sftpAnswers struct {
 	*bufio.Reader
+	watch   *sftpWatch
 	checked bool
 	noise   string
 }
@@ -149,12 +152,16 @@ func (a *sftpAnswers) Read(b []byte) (int, error) {
 		}
 		a.checked = true
 	}
-	return a.Reader.Read(b)
+	n, err := a.Reader.Read(b)
+	if wrong := a.watch.received(b[:n]); wrong != nil {
+		return 0, wrong
+	}
+	return n, err
 }
 
 // withSFTP runs fn with an SFTP client, whose operations fail when ctx ends.
 func (c *Client) withSFTP(ctx context.Context, fn func(*sftp.Client) error) error {
-	l, client, stop, err := c.sftp(ctx)
+	l, client, watch, stop, err := c.sftp(ctx)
 	if err != nil {
 		return err
 	}
@@ -166,6 +173,9 @@ func (c *Client) withSFTP(ctx context.Context, fn func(*sftp.Client) error) erro
 	_ = client.Close() // its streams have ended
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
+	}
+	if given := watch.ended(err); given != err { //nolint:errorlint // it is another one
+		return given
 	}
 	if errors.Is(err, sftp.ErrSSHFxConnectionLost) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return l.disconnected(err)
@@ -309,16 +319,14 @@ func getTreeSFTP(client *sftp.Client, from, name string, dst *os.Root) error {
 	}
 	switch {
 	case info.Mode().IsRegular():
-		f, err := client.Open(from)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }() // only read
-		return communicator.WriteFile(dst, name, info.Mode().Perm(), f)
+		return getOneSFTP(client, from, name, info, dst)
 	case !info.IsDir():
 		return fmt.Errorf("%s is neither a file nor a directory on the machine", from)
 	}
 	if name != "." {
+		if err := communicator.CheckNesting(name); err != nil {
+			return err
+		}
 		if err := dst.MkdirAll(name, info.Mode().Perm()|0o700); err != nil {
 			return err
 		}
@@ -328,6 +336,9 @@ func getTreeSFTP(client *sftp.Client, from, name string, dst *os.Root) error {
 		return err
 	}
 	for _, e := range list {
+		if e.Name() == "." || e.Name() == ".." { // what is left of names such as "" and "x/.."
+			return fmt.Errorf("the machine lists something in %s that is not the name of a file", from)
+		}
 		if err := getTreeSFTP(client, path.Join(from, e.Name()), path.Join(name, e.Name()), dst); err != nil {
 			return err
 		}
@@ -336,4 +347,57 @@ func getTreeSFTP(client *sftp.Client, from, name string, dst *os.Root) error {
 		return nil
 	}
 	return dst.Chmod(name, info.Mode().Perm())
+}
+
+// maxSizeless is how much is read of a file of size 0. Such are the files of a kernel.
+const maxSizeless = 64 << 20
+
+// getOneSFTP downloads a file. Of a file that grows meanwhile, or never ends, it reads as much as
+// its size was.
+func getOneSFTP(client *sftp.Client, from, name string, info fs.FileInfo, dst *os.Root) (err error) {
+	f, err := client.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	local, err := communicator.CreateFile(dst, name, info.Mode().Perm())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, local.Finish(err)) }()
+	size := info.Size()
+	to := &bounded{w: local.File, left: size}
+	if size == 0 {
+		to.left = maxSizeless
+	}
+	n, err := f.WriteTo(to)
+	switch {
+	case errors.Is(err, errFull) && size == 0:
+		return fmt.Errorf("%s has the size 0 on the machine, and more than %d MiB in it", from, maxSizeless>>20)
+	case errors.Is(err, errFull):
+		return nil
+	case err != nil:
+		return err
+	case n < size: // or the machine's server answers with less than was requested, so that parts are missing
+		return fmt.Errorf("the machine sent %d of %d bytes of %s; the file may have changed while it was read", n, size, from)
+	}
+	return nil
+}
+
+// errFull is the error of a write to a full bounded.
+var errFull = errors.New("no more is wanted")
+
+// bounded is a writer that accepts left more bytes.
+type bounded struct {
+	w    io.Writer
+	left int64
+}
+
+// Write implements [io.Writer].
+func (o *bounded) Write(b []byte) (int, error) {
+	n, err := o.w.Write(b[:min(int64(len(b)), o.left)])
+	if o.left -= int64(n); err == nil && n < len(b) {
+		err = errFull
+	}
+	return n, err
 }

@@ -195,12 +195,12 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 const longestLine = 256 << 10
 
 // receive writes into dst what get.ps1 sends.
-func receive(r io.Reader, dst *os.Root) error {
+func receive(r io.Reader, dst *os.Root) (err error) {
 	lines := bufio.NewReaderSize(r, longestLine)
-	var file *os.File
+	var file *communicator.PartialFile
 	defer func() {
 		if file != nil {
-			file.Close()
+			err = errors.Join(err, file.Finish(err))
 		}
 	}()
 	for {
@@ -221,18 +221,20 @@ func receive(r io.Reader, dst *os.Root) error {
 		}
 		switch kind {
 		case "d":
-			err = dst.MkdirAll(string(data), 0o755)
+			if err = communicator.CheckNesting(string(data)); err == nil {
+				err = dst.MkdirAll(string(data), 0o755)
+			}
 		case "f":
 			if file != nil {
 				return fmt.Errorf("the machine sent a file within a file: %q", data)
 			}
-			file, err = dst.OpenFile(string(data), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+			file, err = communicator.CreateFile(dst, string(data), 0o644)
 		case "c", "e":
 			if file == nil {
 				return fmt.Errorf("the machine sent content without a file")
 			}
 			if _, err = file.Write(data); err == nil && kind == "e" {
-				err = file.Close()
+				err = file.Finish(nil)
 				file = nil
 			}
 		case "":
