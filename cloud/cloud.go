@@ -269,14 +269,29 @@ func (c *Cloud) ExpectKey() { c.ec2.ExpectKey() }
 // Serve answers requests on l until Close, and records the URL, so that another process's
 // [InUseError] can report it. It returns nil after Close.
 func (c *Cloud) Serve(l net.Listener) error {
-	server, err := c.serverFor(l)
-	if err != nil || server == nil {
-		return errors.Join(err, l.Close())
-	}
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	serve, err := c.Server(l)
+	if err != nil {
 		return err
 	}
-	return nil
+	return serve()
+}
+
+// Server does what Serve does, in two steps: it records the URL of l, and returns a function that
+// answers requests until Close. If it fails, it closes l.
+func (c *Cloud) Server(l net.Listener) (serve func() error, err error) {
+	server, err := c.serverFor(l)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	if server == nil {
+		return l.Close, nil
+	}
+	return func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}, nil
 }
 
 // serverFor returns the server for l, or nil if the cloud is already closed.

@@ -123,7 +123,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		driver.Prepare()
 	}
 	if err := able(o.Dir, bootID, func() error { return fatal(ctx, driver) }); err != nil {
-		return nil, err
+		return nil, unusable(o.Dir, err)
 	}
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
@@ -148,8 +148,12 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		accounts = append(accounts, k.Account)
 	}
 	key := c.Credentials()[0]
+	serve, err := c.Server(l)
+	if err != nil {
+		return nil, unusable(o.Dir, err)
+	}
 	served := make(chan error, 1)
-	go func() { served <- c.Serve(l) }()
+	go func() { served <- serve() }()
 	return &Cloud{
 		Endpoint: seen.Endpoint, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
 		CredentialsFile: c.CredentialsFile(), Accounts: accounts, Served: served, Explain: explain(store), ExpectKey: c.ExpectKey,
@@ -237,33 +241,51 @@ func rehearsal(o Options) (delays cloud.Delays, faults *cloud.Faults, err error)
 // open opens the stores of the machines and images of the cloud in dir. Both may be shared
 // with the process that serves the cloud.
 func open(dir string, log *slog.Logger) (*sandbox.Driver, *image.Store, error) {
-	driver, err := sandbox.New(sandbox.Options{Dir: dir, Log: log})
+	driver, holds, err := driverOf(dir, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := claim(dir, driver); err != nil {
-		return nil, nil, err
+	if err := driver.Claim(holds); err != nil {
+		return nil, nil, owned(err)
 	}
 	store, err := image.Open(filepath.Join(dir, "images"), driver)
 	return driver, store, err
 }
 
-// claim makes sure that the files of machines in dir, of which all begin with the layers of an
-// image, belong to the ids of the driver's machines.
-func claim(dir string, driver *sandbox.Driver) error {
-	layers, err := os.ReadDir(filepath.Join(dir, "images", "layers"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// driverOf returns a driver of machines in dir, and whether dir holds files of machines, of which
+// all begin with the layers of an image. If these files were made with one id, so are further ones,
+// even if this user has a range of ids by now: their owners are lost. If dir cannot be read, the
+// driver is returned with the error.
+func driverOf(dir string, log *slog.Logger) (_ *sandbox.Driver, holds bool, err error) {
+	driver, err := sandbox.New(sandbox.Options{Dir: dir, Log: log})
+	if err != nil {
+		return nil, false, err
 	}
-	err = driver.Claim(len(layers) > 0)
-	if other, ok := errors.AsType[*sandbox.OwnersError](err); ok {
-		advice := "set BAKE_CLOUD_DIR to use another directory, or delete this one as root"
-		if other.Remedy != "" {
-			advice = other.Remedy + "; or " + advice
+	layers, err := os.ReadDir(filepath.Join(dir, "images", "layers"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return driver, false, err
+	}
+	holds = len(layers) > 0
+	if _, err := driver.CheckOwners(holds); err != nil {
+		if other, ok := errors.AsType[*sandbox.OwnersError](err); ok && other.Mode != "" {
+			driver, err := sandbox.New(sandbox.Options{Dir: dir, Log: log, Mode: other.Mode})
+			return driver, holds, err
 		}
-		return fmt.Errorf("%w: %s", err, advice)
+	}
+	return driver, holds, nil
+}
+
+// owned adds advice to an error about the owners of files.
+func owned(err error) error {
+	if other, ok := errors.AsType[*sandbox.OwnersError](err); ok {
+		return fmt.Errorf("%w: %s", err, ownedAdvice(other))
 	}
 	return err
+}
+
+// ownedAdvice says what to do about files of machines that belong to other ids.
+func ownedAdvice(e *sandbox.OwnersError) string {
+	return e.Remedy + "; or set BAKE_CLOUD_DIR to use another directory, or delete this one as root"
 }
 
 // explain adds an explanation from the contents of the store. It ignores its own errors,
@@ -316,11 +338,22 @@ func join(ctx context.Context, o Options, other *cloud.InUseError) (_ *Cloud, er
 // nothing behind. When ctx ends, the error is its cause, and the findings so far are returned
 // too.
 func Examine(ctx context.Context, dir string, log *slog.Logger) ([]Finding, error) {
-	driver, err := sandbox.New(sandbox.Options{Dir: dir, Log: log})
-	if err != nil {
-		return nil, err
+	driver, holds, bad := driverOf(dir, log)
+	if driver == nil {
+		return nil, bad
 	}
-	return findings(ctx, driver)
+	if bad == nil {
+		_, bad = driver.CheckOwners(holds)
+	}
+	found, err := findings(ctx, driver)
+	if bad == nil {
+		return found, err
+	}
+	f := Finding{Name: "files of machines", Fatal: true, Detail: bad.Error()}
+	if other, ok := errors.AsType[*sandbox.OwnersError](bad); ok {
+		f.Remedy = ownedAdvice(other)
+	}
+	return append(found, f), err
 }
 
 // findings returns the findings of driver. If ctx has ended, they are incomplete, and

@@ -2,6 +2,7 @@ package local
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -61,6 +62,11 @@ func TestOtherOwners(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "images", "layers", "l-1")); err != nil {
 		t.Error(err)
 	}
+	found, err := Examine(t.Context(), dir, nil)
+	last := found[len(found)-1]
+	if err != nil || !last.Fatal || last.OK || !strings.Contains(last.Detail, "belong to the user and group ids 4242") || !strings.Contains(last.Remedy, "run bake as the user with the id 4242") {
+		t.Errorf("doctor says %v, %v", last, err)
+	}
 	if err := os.Remove(record); err != nil { // as of an earlier version
 		t.Fatal(err)
 	}
@@ -73,5 +79,26 @@ func TestOtherOwners(t *testing.T) {
 	}
 	if _, err := os.Stat(record); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestMadeWithOneID: machines whose images were made with one id have one id, although their user
+// has a range by now.
+func TestMadeWithOneID(t *testing.T) {
+	dir := t.TempDir()
+	record := filepath.Join(dir, machine.OwnersFile)
+	made := fmt.Sprintf(`{"mode":"single","uids":[{"machine":0,"host":%d,"count":1}],"gids":[{"machine":0,"host":%d,"count":1}]}`, os.Getuid(), os.Getgid())
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "images", "layers", "l-1"), 0o700), os.WriteFile(record, []byte(made), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	driver, store, err := open(dir, nil)
+	if err != nil || store == nil {
+		t.Fatal(err)
+	}
+	if recorded, err := driver.CheckOwners(true); !recorded || err != nil {
+		t.Errorf("other ids than recorded: %v, %v", recorded, err)
+	}
+	if text, err := os.ReadFile(record); err != nil || string(text) != made {
+		t.Errorf("the record is now %s, %v", text, err)
 	}
 }

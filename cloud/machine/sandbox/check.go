@@ -145,12 +145,15 @@ func (d *Driver) checkIDs() machine.Finding {
 		}
 		return good(name, fmt.Sprintf("%d from %d on", d.ids.uids[1].Size, d.ids.uids[1].HostID))
 	}
-	detail := "machines run with one user id and without systemd"
-	remedy := "apt-get install uidmap; " + giveIDs()
+	const single = "machines run with one user id and without systemd"
 	if _, err := subidIdentity(); err != nil {
-		detail = err.Error() + "; " + detail
+		return machine.Finding{Name: name, Detail: err.Error() + "; " + single, Remedy: "apt-get install uidmap; " + giveIDs()}
 	}
-	return machine.Finding{Name: name, Detail: detail, Remedy: remedy}
+	return machine.Finding{
+		Name:   name,
+		Detail: fmt.Sprintf("%s, although this user has more: the images in %s were made with one", single, d.options.Dir),
+		Remedy: "delete them with bake cloud reset, or use another directory", StateDir: true,
+	}
 }
 
 // giveIDs returns the command that gives subordinate ids to the user of this process.

@@ -35,6 +35,10 @@ type OwnersError struct {
 	Dir    string
 	Detail string // what the files belong to, and what the machines have
 	Remedy string // how the machines get the ids of the files
+
+	// Mode is the mode of a driver, for the same user, whose machines have the ids of the files;
+	// it is empty if there is none.
+	Mode Mode
 }
 
 func (e *OwnersError) Error() string {
@@ -42,36 +46,52 @@ func (e *OwnersError) Error() string {
 }
 
 // Claim records to which ids the files of the driver's machines belong, in [machine.OwnersFile] of the
-// driver's directory. The error is an [OwnersError] if other ids are recorded and the directory
-// holds files of machines, or is another user's. Whoever keeps such files there calls it first.
+// driver's directory, unless [Driver.CheckOwners] returns an error. Whoever keeps such files there
+// calls it first.
 func (d *Driver) Claim(holdsFiles bool) error {
-	now := d.ids.owners()
-	name := filepath.Join(d.options.Dir, machine.OwnersFile)
-	text, err := os.ReadFile(name)
-	var made owners
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	recorded, err := d.CheckOwners(holdsFiles)
+	if recorded || err != nil {
 		return err
-	case !holdsFiles && isOurs(name):
-	case json.Unmarshal(text, &made) != nil || !made.complete():
-		return durable.Damaged(name, errors.New("it does not say whose the files of machines are"))
-	case made.Mode != now.Mode || !within(made.UIDs, now.UIDs) || !within(made.GIDs, now.GIDs):
-		return &OwnersError{
-			Dir:    d.options.Dir,
-			Detail: fmt.Sprintf("belong to %s, and machines that are started now would have %s%s", made, now, d.ids.whyNot()),
-			Remedy: made.remedy(),
-		}
-	default:
-		return nil
 	}
-	if text, err = json.Marshal(now); err != nil {
+	text, err := json.Marshal(d.ids.owners())
+	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(d.options.Dir, 0o700); err != nil {
 		return err
 	}
-	return durable.Replace(name, append(text, '\n'), 0o600)
+	return durable.Replace(filepath.Join(d.options.Dir, machine.OwnersFile), append(text, '\n'), 0o600)
+}
+
+// CheckOwners reports whether it is recorded that the files of machines in the driver's directory
+// belong to the ids of the driver's machines. The error is an [OwnersError] if other ids are recorded
+// and the directory holds files of machines, or is another user's.
+func (d *Driver) CheckOwners(holdsFiles bool) (recorded bool, err error) {
+	now := d.ids.owners()
+	name := filepath.Join(d.options.Dir, machine.OwnersFile)
+	text, err := os.ReadFile(name)
+	var made owners
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return false, nil
+	case err != nil:
+		return false, err
+	case !holdsFiles && isOurs(name):
+		return false, nil
+	case json.Unmarshal(text, &made) != nil || !made.complete():
+		return false, durable.Damaged(name, errors.New("it does not say whose the files of machines are"))
+	case made.Mode != now.Mode || !within(made.UIDs, now.UIDs) || !within(made.GIDs, now.GIDs):
+		e := &OwnersError{
+			Dir:    d.options.Dir,
+			Detail: fmt.Sprintf("belong to %s, and machines that are started now would have %s%s", made, now, d.ids.whyNot()),
+			Remedy: made.remedy(),
+		}
+		if e.Remedy == "" {
+			e.Mode = made.Mode
+		}
+		return false, e
+	}
+	return true, nil
 }
 
 // isOurs reports whether a file belongs to the user of this process. Root may open those of others.
@@ -147,7 +167,7 @@ func hostIDs(ranges []idRange) string {
 	return strings.Join(texts, ", ")
 }
 
-// remedy says how machines get these ids.
+// remedy says how machines get these ids. It is empty if this user's machines can have them now.
 func (o owners) remedy() string {
 	if o.Mode == ModeRange {
 		return "run bake as root, as when they were made"
