@@ -147,7 +147,10 @@ func expectAnswer(stack *middleware.Stack) error {
 				return out, metadata, nil
 			}
 			start := make([]byte, 512)
-			n, _ := io.ReadFull(resp.Body, start)
+			n, err := io.ReadFull(resp.Body, start)
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return out, metadata, &smithy.DeserializationError{Err: err}
+			}
 			root := "<" + middleware.GetOperationName(ctx) + "Response"
 			if !bytes.Contains(start[:n], []byte(root)) {
 				return out, metadata, &smithy.DeserializationError{Err: fmt.Errorf("the answer does not begin with %s>", root)}

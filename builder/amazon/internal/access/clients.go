@@ -41,7 +41,6 @@ func (w *Watchers) sender(client aws.HTTPClient) aws.HTTPClient {
 	buildable = buildable.WithTransportOptions(func(t *http.Transport) {
 		// Nearly all requests go to the one host of EC2 in a region.
 		t.MaxIdleConnsPerHost = t.MaxIdleConns
-		t.ResponseHeaderTimeout = answerLimit
 		one.roots, one.insecure = t.TLSClientConfig.RootCAs, t.TLSClientConfig.InsecureSkipVerify
 	})
 	w.mu.Lock()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,14 +17,19 @@ import (
 	"bake/builder/amazon/internal/wait"
 )
 
-// answerLimit is how long an endpoint may take to begin its answer to a request that it has
-// received. The slowest calls of AWS take several seconds.
-const answerLimit = 90 * time.Second
+// answerLimit is how long an endpoint may take to receive the next answerStep bytes of a request, to
+// begin its answer to one that it has received, and then to send the next answerStep bytes of it.
+// The slowest calls of AWS take several seconds.
+const (
+	answerLimit = 90 * time.Second
+	answerStep  = 64 << 10
+)
 
 // unansweredAttempts is how often a request is sent to an endpoint that does not answer it.
 const unansweredAttempts = 2
 
-// attentive is the HTTP client of a session: it reports that an endpoint does not answer.
+// attentive is the HTTP client of a session: it reports that an endpoint does not answer, and ends
+// a request that does not go on.
 type attentive struct {
 	aws.HTTPClient
 	session *Session
@@ -30,14 +37,100 @@ type attentive struct {
 
 // Do implements [aws.HTTPClient].
 func (c attentive) Do(r *http.Request) (*http.Response, error) {
-	start, endpoint := time.Now(), r.URL.Scheme+"://"+r.URL.Host
-	slow := time.AfterFunc(wait.Trouble, func() { c.session.waitsFor(r.Context(), endpoint) })
-	defer slow.Stop()
-	resp, err := c.HTTPClient.Do(r)
-	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && time.Since(start) >= answerLimit {
-		return resp, &unansweredError{endpoint, err}
+	endpoint, asking := r.URL.Scheme+"://"+r.URL.Host, r.Context()
+	ctx, cancel := context.WithCancelCause(asking)
+	w := &watched{ctx: ctx}
+	w.slow = time.AfterFunc(wait.Trouble, func() { c.session.waitsFor(asking, endpoint) })
+	w.late = time.AfterFunc(answerLimit, func() { cancel(&unansweredError{endpoint, w.begun.Load(), os.ErrDeadlineExceeded}) })
+	w.end = func() {
+		w.slow.Stop()
+		w.late.Stop()
+		cancel(nil)
 	}
-	return resp, err
+	r = r.WithContext(ctx)
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = struct{ io.ReadCloser }{&sentBody{r.Body, w}}
+	}
+	resp, err := c.HTTPClient.Do(r)
+	if err != nil || resp == nil {
+		err = w.why(err)
+		w.end()
+		return resp, err
+	}
+	w.begun.Store(true)
+	if w.late.Stop() {
+		w.late.Reset(answerLimit)
+	}
+	resp.Body = &steadyBody{resp.Body, w}
+	return resp, nil
+}
+
+// watched is a request that ends if it makes no progress.
+type watched struct {
+	ctx        context.Context // of the request
+	begun      atomic.Bool     // the answer has begun
+	slow, late *time.Timer
+	moved      atomic.Int64 // bytes since they were set
+	end        func()
+}
+
+// progress notes that n bytes were sent or received.
+func (w *watched) progress(n int) {
+	if w.moved.Add(int64(n)) < answerStep {
+		return
+	}
+	w.moved.Store(0)
+	if w.slow.Stop() {
+		w.slow.Reset(wait.Trouble)
+	}
+	if w.late.Stop() { // otherwise the request has ended
+		w.late.Reset(answerLimit)
+	}
+}
+
+// why returns the reason for err, which is that the request was ended if it was.
+func (w *watched) why(err error) error {
+	if late, ok := errors.AsType[*unansweredError](context.Cause(w.ctx)); ok && err != nil && !errors.Is(err, io.EOF) {
+		return late
+	}
+	return err
+}
+
+// sentBody is the body of a request.
+type sentBody struct {
+	io.ReadCloser
+	w *watched
+}
+
+// Read implements [io.Reader].
+func (b *sentBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.w.progress(n)
+	return n, err
+}
+
+// steadyBody is the body of an answer.
+type steadyBody struct {
+	io.ReadCloser
+	w *watched
+}
+
+// Read implements [io.Reader].
+func (b *steadyBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		err = b.w.why(err)
+		b.w.end()
+		return n, err
+	}
+	b.w.progress(n)
+	return n, nil
+}
+
+// Close implements [io.Closer].
+func (b *steadyBody) Close() error {
+	b.w.end()
+	return b.ReadCloser.Close()
 }
 
 // waitsFor tells the user, once for each endpoint, which call it has not answered yet.
@@ -65,10 +158,14 @@ func (w *Watchers) firstSlow(endpoint string) bool {
 // unansweredError is the error of a request that was sent and not answered in time.
 type unansweredError struct {
 	endpoint string
+	begun    bool // the answer has begun
 	err      error
 }
 
 func (e *unansweredError) Error() string {
+	if e.begun {
+		return fmt.Sprintf("%s has begun an answer and not gone on with it for %s", e.endpoint, answerLimit)
+	}
 	return fmt.Sprintf("%s has not answered within %s", e.endpoint, answerLimit)
 }
 

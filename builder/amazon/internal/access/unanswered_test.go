@@ -52,8 +52,8 @@ func TestUnanswered(t *testing.T) {
 					if answers {
 						return nil, errors.New("it answers")
 					}
-					time.Sleep(answerLimit)
-					return nil, &url.Error{Op: "Post", URL: r.URL.String(), Err: context.DeadlineExceeded}
+					<-r.Context().Done()
+					return nil, &url.Error{Op: "Post", URL: r.URL.String(), Err: r.Context().Err()}
 				})
 				client := ec2.New(ec2.Options{
 					Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("AKIA", "secret", ""), BaseEndpoint: aws.String("http://192.0.2.1:8000"),
@@ -82,26 +82,90 @@ func TestUnanswered(t *testing.T) {
 	}
 }
 
-// TestAnswerLimit: the connections of sessions have the limit.
-func TestAnswerLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		silent, far := net.Pipe()
-		defer far.Close()
-		go func() { _, _ = io.Copy(io.Discard, far) }()
-		client := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) {
-			tr.DialContext = func(context.Context, string, string) (net.Conn, error) { return silent, nil }
+// TestStalledAnswer: an answer that begins and then stalls, or trickles, is reported like none. One
+// that is long and goes on is not.
+func TestStalledAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		begin string
+		each  time.Duration // a byte
+		sent  int
+	}{
+		"in the head of the XML": {"<", 0, 2}, "after it": {"<DescribeRegionsResponse>", 0, 2}, "trickle": {"<DescribeRegionsResponse>", time.Minute, 2},
+		"slow": {"<DescribeRegionsResponse>", time.Millisecond, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start, sent := time.Now(), 0
+				var said []string
+				s := &Session{watchers: &Watchers{}, Cloud: Cloud{Warn: func(_ context.Context, format string, args ...any) {
+					said = append(said, fmt.Sprintf("%s %s", time.Since(start), fmt.Sprintf(format, args...)))
+				}}}
+				stalls := httpFunc(func(r *http.Request) (*http.Response, error) {
+					sent++
+					body, w := io.Pipe()
+					context.AfterFunc(r.Context(), func() { w.CloseWithError(r.Context().Err()) })
+					go func() {
+						_, err := io.WriteString(w, c.begin)
+						for n := 0; err == nil && c.each > 0 && n < 300_000; n++ {
+							time.Sleep(c.each)
+							_, err = io.WriteString(w, " ")
+						}
+						if c.each == time.Millisecond {
+							_, _ = io.WriteString(w, "</DescribeRegionsResponse>")
+							w.Close()
+						}
+					}()
+					return &http.Response{StatusCode: 200, Header: http.Header{}, Body: body}, nil
+				})
+				client := ec2.New(ec2.Options{
+					Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("AKIA", "secret", ""), BaseEndpoint: aws.String("http://192.0.2.1:8000"),
+					Retryer: retryer(), APIOptions: []func(*middleware.Stack) error{s.attempts, expectAnswer}, HTTPClient: attentive{stalls, s},
+				})
+				_, err := Call(t.Context(), client.DescribeRegions, &ec2.DescribeRegionsInput{})
+				want := "DescribeRegions: http://192.0.2.1:8000 has begun an answer and not gone on with it for 1m30s. Check this machine's network, proxy and the endpoint"
+				if c.sent > 1 && (err == nil || !strings.HasPrefix(err.Error(), want)) || c.sent == 1 && err != nil {
+					t.Errorf("got %v, want %s", err, want)
+				}
+				if took := time.Since(start); sent != c.sent || took > 6*time.Minute {
+					t.Errorf("%d requests in %s, want %d in less than six minutes", sent, took, c.sent)
+				}
+				time.Sleep(2 * time.Minute) // until the endpoint has noticed
+				if len(said) == 0 || !strings.HasPrefix(said[0], "10s http://192.0.2.1:8000 has not answered EC2 DescribeRegions for 10s") {
+					t.Errorf("said %q", said)
+				}
+			})
 		})
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://192.0.2.1", http.NoBody)
-		if err != nil {
-			t.Fatal(err)
-		}
-		start := time.Now()
-		resp, err := attentive{new(Watchers).sender(client), &Session{watchers: &Watchers{}}}.Do(req)
-		if err == nil {
-			resp.Body.Close()
-		}
-		if _, late := errors.AsType[*unansweredError](err); !late || time.Since(start) != answerLimit {
-			t.Errorf("after %s: got %v, want an unansweredError after %s", time.Since(start), err, answerLimit)
-		}
+	}
+}
+
+// TestAnswerLimit: the connections of sessions have the limit, also if the endpoint does not read a
+// request.
+func TestAnswerLimit(t *testing.T) {
+	for _, read := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) { testAnswerLimit(t, read) })
+	}
+}
+
+func testAnswerLimit(t *testing.T, read bool) {
+
+	silent, far := net.Pipe()
+	defer far.Close()
+	if read {
+		go func() { _, _ = io.Copy(io.Discard, far) }()
+	}
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) {
+		tr.DialContext = func(context.Context, string, string) (net.Conn, error) { return silent, nil }
 	})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://192.0.2.1", strings.NewReader(strings.Repeat("x", 10_000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	resp, err := attentive{new(Watchers).sender(client), &Session{watchers: &Watchers{}}}.Do(req)
+	if err == nil {
+		resp.Body.Close()
+	}
+	if _, late := errors.AsType[*unansweredError](err); !late || time.Since(start) != answerLimit {
+		t.Errorf("after %s: got %v, want an unansweredError after %s", time.Since(start), err, answerLimit)
+	}
 }
