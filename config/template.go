@@ -33,6 +33,9 @@ type Options struct {
 	// unknown, of the types that they export.
 	ReadData bool
 
+	// Warn, if not nil, tells the user which data source keeps bake waiting.
+	Warn func(ctx context.Context, format string, args ...any)
+
 	// AllData makes ReadData also read the data sources that nothing needs.
 	AllData bool
 

@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -12,8 +13,10 @@ import (
 	"bake/component"
 	"bake/config/lang"
 	"bake/config/schema"
+	"bake/datasource"
 	"bake/internal/constant"
 	"bake/internal/debuglog"
+	"bake/internal/delay"
 	"bake/internal/gotemplate"
 )
 
@@ -141,7 +144,9 @@ func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext
 		}
 	}()
 	start := time.Now()
+	stop := l.watch(ctx, block, source)
 	val, err := source.Read(ctx)
+	stop()
 	log.Debug("data source read", "type", block.Labels[0], "name", block.Labels[1], "took", time.Since(start), "ok", err == nil)
 	if err == nil {
 		return val, diags
@@ -151,6 +156,37 @@ func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext
 		return cty.DynamicVal, append(diags, placed...)
 	}
 	return cty.DynamicVal, append(diags, problem(&block.DefRange, "Data source failed", "%s: %s.", block.Labels[0], err)...)
+}
+
+// A data source that has not been read after readTrouble keeps the user waiting. The user is told
+// then, and again after each readAgain.
+const (
+	readTrouble = 10 * time.Second
+	readAgain   = time.Minute
+)
+
+// watch tells the user about a data source that takes long, until stop is called.
+func (l *loader) watch(ctx context.Context, block *hcl.Block, source datasource.DataSource) (stop func()) {
+	if l.o.Warn == nil {
+		return func() {}
+	}
+	what := ""
+	if r, ok := source.(datasource.Remote); ok {
+		what = "; it waits for " + r.Waits()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for lasted := readTrouble; delay.For(ctx, min(lasted, readAgain)) == nil; lasted += readAgain {
+			text := fmt.Sprintf("data.%s.%s (%s:%d) is still being read after %s%s", block.Labels[0], block.Labels[1], block.DefRange.Filename, block.DefRange.Start.Line, lasted, what)
+			l.o.Warn(ctx, "%s", l.t.secrets.Redact(text))
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // Render returns what expands the {{ }} layer of options when they are decoded.

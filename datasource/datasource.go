@@ -13,3 +13,10 @@ type DataSource interface {
 	// nothing in the world.
 	Read(ctx context.Context) (cty.Value, error)
 }
+
+// Remote is a data source that waits for something else when it is read.
+type Remote interface {
+	// Waits returns what it waits for, without secrets, such as "GET https://example.com/, for at
+	// most 2m".
+	Waits() string
+}

@@ -120,8 +120,10 @@ func (e *execution) enter(ctx, stop context.Context) (inside, teardown context.C
 // load reads the template and its bake files, and reports warnings about them. The error
 // is a *[TemplateError], or the reason why the run is cancelled.
 func (e *execution) load(ctx context.Context, limit *timeLimit) error {
+	e.parts.Cloud.Warn = func(_ context.Context, format string, args ...any) { e.say(step.Warning, fmt.Sprintf(format, args...)) }
 	e.components = e.Components(ctx, e.parts)
 	load := e.Template.Options
+	load.Warn = e.parts.Cloud.Warn
 	load.DataSources, load.ReadData, load.SecretsManager = e.components.DataSources, true, amazon.Secrets(e.parts.Cloud, e.parts.Env)
 	e.template, e.diags = config.Load(ctx, load)
 	if !e.diags.HasErrors() {

@@ -131,9 +131,7 @@ func (p *program) onAccount(cmd *cobra.Command, f *placeFlags, emit func(step.Ev
 		defer unwatch()
 		place.Cloud = c.Cloud
 	}
-	place.Warn = func(_ context.Context, format string, args ...any) {
-		fmt.Fprintf(p.stderr, "Warning: %s\n", prose.Printable(fmt.Sprintf(format, args...)))
-	}
+	place.Warn = p.warn
 	place.Say = func(_ context.Context, format string, args ...any) {
 		fmt.Fprintln(p.stderr, prose.Printable(fmt.Sprintf(format, args...)))
 	}

@@ -14,9 +14,11 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"bake/builder/amazon"
 	"bake/builtin"
 	"bake/internal/envvar"
 	"bake/internal/local"
+	"bake/internal/prose"
 	"bake/internal/terminal"
 	"bake/plugin/keeper"
 	"bake/plugin/registry"
@@ -127,7 +129,14 @@ type program struct {
 }
 
 // parts returns the building blocks of components that are only checked, or that run in AWS.
-func (p *program) parts() builtin.Parts { return builtin.Parts{Env: p.env, Now: p.now} }
+func (p *program) parts() builtin.Parts {
+	return builtin.Parts{Cloud: amazon.Cloud{Warn: p.warn}, Env: p.env, Now: p.now}
+}
+
+// warn reports a problem while bake keeps trying.
+func (p *program) warn(_ context.Context, format string, args ...any) {
+	fmt.Fprintf(p.stderr, "Warning: %s\n", prose.Printable(p.log.secrets.Redact(fmt.Sprintf(format, args...))))
+}
 
 // errReported is the error of a command that has already shown what went wrong.
 var errReported = errors.New("failed")

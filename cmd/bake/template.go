@@ -67,7 +67,7 @@ func (f *templateFlags) options(p *program, command, path string) (config.Option
 	}
 	return config.Options{
 		Path: path, Vars: f.vars, VarFiles: f.varFiles,
-		Env: p.env, Cwd: cwd, Now: p.now(), Secrets: p.log.secrets, SecretsManager: amazon.Secrets(amazon.Cloud{}, p.env),
+		Env: p.env, Cwd: cwd, Now: p.now(), Secrets: p.log.secrets, SecretsManager: amazon.Secrets(amazon.Cloud{Warn: p.warn}, p.env), Warn: p.warn,
 	}, nil
 }
 

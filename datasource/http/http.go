@@ -112,6 +112,18 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	}), nil
 }
 
+// Waits implements [datasource.Remote].
+func (d *data) Waits() string { return fmt.Sprintf("%s, for at most %s", d.request(), timeout) }
+
+// request is the request, for messages.
+func (d *data) request() string {
+	u, err := url.Parse(d.URL)
+	if err != nil {
+		return string(d.Method) // Validate has parsed it
+	}
+	return string(d.Method) + " " + u.Redacted()
+}
+
 // fetch makes the request. Of a body that is too long it returns a little more
 // than is allowed.
 func (d *data) fetch(ctx context.Context) (*http.Response, []byte, error) {
@@ -136,9 +148,5 @@ func (d *data) fetch(ctx context.Context) (*http.Response, []byte, error) {
 }
 
 func (d *data) failed(format string, args ...any) error {
-	u, err := url.Parse(d.URL)
-	if err != nil {
-		return err // Validate has parsed it
-	}
-	return d.src.Errorf(&d.URL, "Unusable response", "%s %s: %s.", d.Method, u.Redacted(), fmt.Sprintf(format, args...))
+	return d.src.Errorf(&d.URL, "Unusable response", "%s: %s.", d.request(), fmt.Sprintf(format, args...))
 }

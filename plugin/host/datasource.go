@@ -17,6 +17,9 @@ import (
 // hostedDataSource is a plugin's data source.
 type hostedDataSource struct{ hosted }
 
+// Waits implements [datasource.Remote].
+func (h hostedDataSource) Waits() string { return "the plugin " + h.plugin.Source }
+
 // Read implements [datasource.DataSource].
 func (h hostedDataSource) Read(ctx context.Context) (cty.Value, error) {
 	proc, err := h.start(ctx, false)
