@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"bake/internal/prose"
 )
 
 // Diagnostics writes diags to w, each with its source lines, wrapped to width. files are the parsed
@@ -16,6 +18,7 @@ func Diagnostics(w io.Writer, files map[string]*hcl.File, diags hcl.Diagnostics,
 	var shown hcl.Diagnostics
 	for _, d := range diags {
 		d := *d
+		d.Summary, d.Detail = prose.PrintableLines(d.Summary), prose.PrintableLines(d.Detail) // they may quote a plugin or a server
 		if d.Subject != nil {
 			name := d.Subject.Filename
 			if f := source(files, name); f != nil && d.Subject.Start.Byte <= len(f.Bytes) {

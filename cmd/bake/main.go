@@ -201,9 +201,9 @@ func (p *program) report(err error) {
 		}
 		p.keepDiagnostics(nil, hcl.Diagnostics{d})
 	case errors.As(err, &usage):
-		fmt.Fprintf(p.stderr, "Error: %v\nRun '%s -h' for help.\n", err, usage.command)
+		fmt.Fprintf(p.stderr, "Error: %s\nRun '%s -h' for help.\n", prose.PrintableLines(err.Error()), usage.command)
 	default:
-		fmt.Fprintf(p.stderr, "Error: %v\n", err)
+		fmt.Fprintf(p.stderr, "Error: %s\n", prose.PrintableLines(err.Error()))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/builtin"
+	"bake/internal/prose"
 	"bake/plugin/host"
 	"bake/plugin/installed"
 	"bake/plugin/registry"
@@ -42,7 +43,7 @@ func (p *program) withRegistry(fn func(*registry.Registry) error) error {
 			}
 			phases[file]("download "+file, done, total)
 		},
-		Notice: func(text string) { emit(step.Event{Time: p.now(), Kind: step.Say, Text: text}) },
+		Notice: func(text string) { emit(step.Event{Time: p.now(), Kind: step.Say, Text: prose.PrintableLines(text)}) },
 	})
 	if err != nil {
 		return err

@@ -96,6 +96,16 @@ func Printable(text string) string {
 	}, text)
 }
 
+// PrintableLines is [Printable] for a text of several lines: line breaks and tabs stay.
+func PrintableLines(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && !unicode.IsGraphic(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
 // Line applies [OneLine] and [Printable] to a text.
 func Line(text string) string { return Printable(OneLine(text)) }
 

@@ -29,6 +29,7 @@ const (
 	maxTries   = 20        // of one download, whatever progress they make
 	tries      = 4         // of a request, or of a download that makes no progress
 	stall      = time.Minute
+	progress   = 16 << 10         // bytes that must arrive meanwhile
 	patience   = 5 * time.Minute  // for a response other than an archive
 	maxPause   = 30 * time.Second // before the next try, if the server asks for a pause
 )
@@ -72,8 +73,8 @@ func redirect(req *http.Request, via []*http.Request) error {
 // errNotFound is the error for status 404 or 410.
 var errNotFound = errors.New("not found")
 
-// errStalled is the error of a transfer that received no data for too long.
-var errStalled = errors.New("no data received")
+// errStalled is the error of a transfer that received nothing, or next to nothing, for too long.
+var errStalled = errors.New("the download has stalled")
 
 // failure is the error of a request.
 type failure struct {
@@ -171,7 +172,7 @@ func (c *client) download(ctx context.Context, address string, file *os.File, li
 			}
 			return nil
 		})
-		return done > before, err
+		return done >= before+progress, err
 	})
 }
 
@@ -232,7 +233,7 @@ func (c *client) request(ctx context.Context, address string, header http.Header
 	parent := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watch := time.AfterFunc(c.stall, func() { cancel(fmt.Errorf("%w for %s", errStalled, c.stall)) })
+	watch := time.AfterFunc(c.stall, func() { cancel(fmt.Errorf("%w: less than %d KiB in %s", errStalled, progress>>10, c.stall)) })
 	defer watch.Stop()
 	defer func() {
 		if err == nil {
@@ -269,7 +270,7 @@ func (c *client) request(ctx context.Context, address string, header http.Header
 		return unreachable(err)
 	}
 	defer resp.Body.Close()
-	return use(resp, watched{resp.Body, watch, c.stall})
+	return use(resp, &watched{Reader: resp.Body, watch: watch, stall: c.stall})
 }
 
 // shown returns an address for messages.
@@ -284,16 +285,18 @@ func (c *client) shown(address string) string {
 	return u.Redacted()
 }
 
-// watched is a body that extends its deadline at each read.
+// watched is a body that extends its deadline as it makes progress.
 type watched struct {
 	io.Reader
 	watch *time.Timer
 	stall time.Duration
+	got   int // bytes since then
 }
 
-func (w watched) Read(b []byte) (int, error) {
+func (w *watched) Read(b []byte) (int, error) {
 	n, err := w.Reader.Read(b)
-	if n > 0 {
+	if w.got += n; w.got >= progress && w.watch.Stop() {
+		w.got = 0
 		w.watch.Reset(w.stall)
 	}
 	return n, err

@@ -189,6 +189,9 @@ func (e *NotFoundError) Error() string {
 func (r *Registry) Find(ctx context.Context, s Source, on Platforms, allows func(version string) bool) (*Release, error) {
 	return r.find(ctx, s, on, func(at site) ([]string, []string, error) {
 		all, err := at.versions(ctx, s)
+		if err == nil && len(all) > maxVersions {
+			err = fmt.Errorf("it lists %d versions; no plugin has more than %d", len(all), maxVersions)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -223,6 +226,12 @@ func choose(all []string, allows func(string) bool) (wanted, others []string) {
 	}
 	return slices.Compact(wanted), slices.Compact(others)
 }
+
+// maxVersions is how many versions a site may list.
+const maxVersions = 10_000
+
+// maxReasons is how many releases are named that cannot be used.
+const maxReasons = 10
 
 // maxReleases is how many releases of a site, the newest first, are examined to find a usable one.
 const maxReleases = 100
@@ -271,6 +280,17 @@ func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(s
 // if there is none; the reasons are passed to because. silent is why the site does not respond, and
 // err ends the search.
 func newest(ctx context.Context, at site, s Source, on Platforms, wanted []string, because func(format string, args ...any)) (rel *Release, silent, err error) {
+	skipped := 0
+	skip := func(format string, args ...any) {
+		if skipped++; skipped <= maxReasons {
+			because(format, args...)
+		}
+	}
+	defer func() {
+		if rel == nil && skipped > maxReasons {
+			because("%d more releases cannot be used either", skipped-maxReasons)
+		}
+	}()
 	for n, v := range wanted {
 		if n == maxReleases {
 			because("only the newest %d of %d releases were looked at; require an older version to get another one", maxReleases, len(wanted))
@@ -285,14 +305,14 @@ func newest(ctx context.Context, at site, s Source, on Platforms, wanted []strin
 		case untrusted:
 			return nil, nil, fmt.Errorf("version %s of %s is not installed: %w", v, s, bad)
 		case errors.Is(err, errNotFound):
-			because("version %s has no downloadable files", v)
+			skip("version %s has no downloadable files", v)
 		case useless:
-			because("version %s: %v", v, err)
+			skip("version %s: %v", v, err)
 		case err != nil:
 			because("version %s: %v", v, err)
 			return nil, err, nil
 		case !slices.ContainsFunc(rel.Archives, func(a Archive) bool { return on.has(a.Platform) }):
-			because("version %s has no build for %s", v, cmp.Or(on.String(), "any platform"))
+			skip("version %s has no build for %s", v, cmp.Or(on.String(), "any platform"))
 		default:
 			sort.Slice(rel.Archives, func(i, j int) bool { return rel.Archives[i].Platform.String() < rel.Archives[j].Platform.String() })
 			return rel, nil, nil

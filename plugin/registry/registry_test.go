@@ -614,8 +614,8 @@ func TestEndlessDownload(t *testing.T) {
 	s := newServer(t, (*httptest.Server).Start)
 	n := 0
 	s.before = func(w http.ResponseWriter, _ *http.Request) bool {
-		n += 100
-		w.Header().Set("Content-Length", "1000")
+		n += 20_000
+		w.Header().Set("Content-Length", "200000")
 		_, _ = w.Write(make([]byte, n))
 		w.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
@@ -625,8 +625,8 @@ func TestEndlessDownload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	err = open(t, s, Options{}).download(t.Context(), s.URL+"/x.zip", f, 1000, func(int64, int64) {})
-	if err == nil || !strings.Contains(err.Error(), "in several attempts") || n > 700 {
+	err = open(t, s, Options{}).download(t.Context(), s.URL+"/x.zip", f, 200_000, func(int64, int64) {})
+	if err == nil || !strings.Contains(err.Error(), "in several attempts") || n > 140_000 {
 		t.Errorf("%d bytes, then: %v", n, err)
 	}
 }
@@ -647,7 +647,7 @@ func TestSilence(t *testing.T) {
 	}
 	r := open(t, s, Options{})
 	r.stall = 400 * time.Millisecond // in which the answer begins, on a busy host too
-	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "no data received for 400ms (tried 4 times)") {
+	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "the download has stalled: less than 16 KiB in 400ms (tried 4 times)") {
 		t.Errorf("got %v", err)
 	}
 	r.stall, r.patience = time.Hour, 20*time.Millisecond
@@ -660,6 +660,47 @@ func TestSilence(t *testing.T) {
 	r.stall = time.Hour
 	time.AfterFunc(10*time.Millisecond, func() { cancel(why) })
 	if _, err := r.Find(ctx, source(t, "github.com/org/thing"), linux.Only(), anyVersion); !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A server that sends a byte now and then is given up like a silent one, and so is one that lists
+// more versions than there can be.
+func TestTrickle(t *testing.T) {
+	s := newServer(t, (*httptest.Server).Start)
+	s.before = func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Content-Length", "1000000")
+		for r.Context().Err() == nil {
+			_, _ = io.WriteString(w, "x")
+			w.(http.Flusher).Flush()
+			time.Sleep(5 * time.Millisecond)
+		}
+		return true
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r := open(t, s, Options{})
+	r.stall = 100 * time.Millisecond
+	err = r.download(t.Context(), s.URL+"/x.zip", f, 1<<20, func(int64, int64) {})
+	if err == nil || !strings.Contains(err.Error(), "the download has stalled: less than 16 KiB in 100ms (tried 4 times)") {
+		t.Errorf("got %v", err)
+	}
+	s.before = nil
+	var many []string
+	for i := range maxVersions + 1 {
+		many = append(many, fmt.Sprintf("v1.0.%d", i))
+	}
+	s.tags("org/packer-plugin-thing", many[:90]...)
+	_, err = open(t, s, Options{}).Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion)
+	if err == nil || strings.Count(err.Error(), "no downloadable files") != maxReasons || !strings.Contains(err.Error(), "80 more releases cannot be used either") {
+		t.Errorf("got %v", err)
+	}
+	s.tags("org/packer-plugin-thing", many...)
+	_, err = open(t, s, Options{}).Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion)
+	if err == nil || !strings.Contains(err.Error(), "it lists 10001 versions") {
 		t.Errorf("got %v", err)
 	}
 }
