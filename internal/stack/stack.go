@@ -3,15 +3,27 @@
 // file, so each costs a page of memory and a page fault.
 package stack
 
-const room = 24 << 10
+const room = 100 << 10
+
+// Packages are initialized in the order of their import paths, as far as their imports allow.
+// This one has none, so it comes before those whose initialization needs a deep stack, such as
+// those that compile regular expressions.
+var _ = grow(false)
 
 // Grow makes the stack of the calling goroutine large enough for reading a template. It
-// is called while few functions are on it.
+// is called while few functions are on it. Memory for what is not used then is not taken.
+func Grow() { grow(false) }
+
+// grow has a large frame, for which the stack grows when it is called. The frame is
+// written, and so takes memory, only if it is used.
 //
 //go:noinline
-func Grow() {
-	var b [room]byte
-	keep(&b)
+func grow(used bool) (grown bool) {
+	if used {
+		var b [room]byte
+		keep(&b)
+	}
+	return true
 }
 
 //go:noinline
