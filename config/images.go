@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -17,6 +15,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	"bake/config/lang"
+	"bake/internal/lazyregexp"
 )
 
 // Instance is an image block of the bake files, or one of the images of a block with
@@ -137,7 +136,7 @@ func (g *graph) read() {
 }
 
 // keys matches the valid keys of for_each, which are part of names and tags.
-var keys = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
+var keys = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // mostInstances limits the images of a block with for_each.
 const mostInstances = 1000
@@ -169,7 +168,7 @@ func (g *graph) instances(b *imageBlock) {
 	default:
 		for it := val.ElementIterator(); it.Next(); {
 			k, v := it.Element()
-			if v.IsNull() && val.Type().IsSetType() || !keys().MatchString(k.AsString()) {
+			if v.IsNull() && val.Type().IsSetType() || !keys.Get().MatchString(k.AsString()) {
 				g.complain(at, "Invalid key", "%q cannot be a key of for_each, because it becomes part of the name of the image: it must start with a letter or digit and consist of letters, digits, dots, underscores and dashes.", lang.Show(k))
 				continue
 			}

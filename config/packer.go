@@ -2,17 +2,16 @@ package config
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/internal/constant"
+	"bake/internal/lazyregexp"
 )
 
 var packerSchema = &hcl.BodySchema{
@@ -98,7 +97,7 @@ func requiredPlugin(attr *hcl.Attribute) (Plugin, hcl.Diagnostics) {
 			return shape("The %s is missing.", name)
 		}
 	}
-	if !dnsLabel().MatchString(attr.Name) {
+	if !dnsLabel.Get().MatchString(attr.Name) {
 		return shape("The name %q must consist of lower-case letters, digits and dashes.", attr.Name)
 	}
 	if err := checkPluginSource(p.Source); err != nil {
@@ -110,7 +109,7 @@ func requiredPlugin(attr *hcl.Attribute) (Plugin, hcl.Diagnostics) {
 	return p, nil
 }
 
-var dnsLabel = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`) })
+var dnsLabel = lazyregexp.New(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // checkPluginSource returns what is wrong with the address of a plugin.
 func checkPluginSource(source string) error {
@@ -131,7 +130,7 @@ func checkPluginSource(source string) error {
 		return fmt.Errorf("has more than 16 parts")
 	case strings.HasPrefix(last, "packer-"):
 		return fmt.Errorf("must not end in a name that starts with packer-: write %s", strings.TrimPrefix(strings.TrimPrefix(last, "packer-plugin-"), "packer-"))
-	case !dnsLabel().MatchString(strings.ToLower(last)):
+	case !dnsLabel.Get().MatchString(strings.ToLower(last)):
 		return fmt.Errorf("must end in a name of letters, digits and dashes")
 	}
 	return nil

@@ -2,11 +2,11 @@ package config
 
 import (
 	"context"
-	"regexp"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"bake/internal/lazyregexp"
 )
 
 var registrySchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
@@ -14,7 +14,7 @@ var registrySchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
 	{Name: "labels"}, {Name: "bucket_labels"}, {Name: "build_labels"}, {Name: "channels"},
 }}
 
-var bucketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9-]{3,36}$`) })
+var bucketName = lazyregexp.New(`^[A-Za-z0-9-]{3,36}$`)
 
 // registryData are the types of data sources that look something up in the registry.
 var registryData = []string{"hcp-packer-artifact", "hcp-packer-image", "hcp-packer-iteration", "hcp-packer-version"}
@@ -63,7 +63,7 @@ func (l *loader) registryBlock(ctx context.Context, block *hcl.Block) hcl.Diagno
 	diags = append(diags, l.decode(ctx, attrs["channels"], &channels)...)
 
 	at := func(name string) *hcl.Range { return attrs[name].Expr.Range().Ptr() }
-	if name != "" && !bucketName().MatchString(name) {
+	if name != "" && !bucketName.Get().MatchString(name) {
 		diags = append(diags, problem(at("bucket_name"), "Invalid bucket_name",
 			"%q must consist of 3 to 36 letters, digits and dashes.", name)...)
 	}

@@ -1,24 +1,22 @@
 package config
 
 import (
-	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"bake/internal/lazyregexp"
 )
 
 // variesPattern matches calls of functions whose value differs in each run: those of the
 // language, and those in {{ }}.
-var variesPattern = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`\b(timestamp|uuidv4|legacy_isotime|legacy_strftime|bcrypt)\s*\(|\{\{[^}]*\b(timestamp|isotime|strftime|uuid)\b`)
-})
+var variesPattern = lazyregexp.New(`\b(timestamp|uuidv4|legacy_isotime|legacy_strftime|bcrypt)\s*\(|\{\{[^}]*\b(timestamp|isotime|strftime|uuid)\b`)
 
 // Varies returns the name of a function that text calls and whose value differs in each
 // run; empty if it calls none.
 func Varies(text string) string {
-	m := variesPattern().FindStringSubmatch(text)
+	m := variesPattern.Get().FindStringSubmatch(text)
 	if m == nil {
 		return ""
 	}

@@ -1,16 +1,15 @@
 package docs
 
 import (
-	"regexp"
 	"strings"
-	"sync"
 
+	"bake/internal/lazyregexp"
 	"bake/internal/prose"
 )
 
-var link = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\[([^\]]+)\]\(([^)\s]+)\)`) })
+var link = lazyregexp.New(`\[([^\]]+)\]\(([^)\s]+)\)`)
 
-var item = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?:-|\d+\.) `) })
+var item = lazyregexp.New(`^(?:-|\d+\.) `)
 
 // Plain is a document as a terminal shows it, in lines of at most width columns: what is to
 // be typed is indented and not divided, a row of a table is its first cell with the others
@@ -62,7 +61,7 @@ func (p *plain) line(line string) {
 		p.end()
 		p.WriteString(strings.ToUpper(strings.TrimLeft(line, "# ")) + "\n")
 	default:
-		if item().MatchString(line) {
+		if item.Get().MatchString(line) {
 			p.end()
 		}
 		p.paragraph = append(p.paragraph, line)
@@ -75,15 +74,15 @@ func (p *plain) end() {
 		return
 	}
 	text := strings.Join(p.paragraph, " ")
-	mark := item().FindString(text)
+	mark := item.Get().FindString(text)
 	p.fill(mark, strings.TrimPrefix(text, mark))
 	p.paragraph = nil
 }
 
 // fill writes a text whose lines begin below the end of mark, which is before the first.
 func (p *plain) fill(mark, text string) {
-	text = link().ReplaceAllStringFunc(text, func(l string) string {
-		m := link().FindStringSubmatch(l)
+	text = link.Get().ReplaceAllStringFunc(text, func(l string) string {
+		m := link.Get().FindStringSubmatch(l)
 		if strings.Contains(m[2], "://") {
 			return m[1] + " (" + m[2] + ")"
 		}

@@ -2,12 +2,11 @@ package fleet
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"bake/builder/amazon"
+	"bake/internal/lazyregexp"
 	"bake/internal/s3uri"
 	"bake/run"
 )
@@ -74,13 +73,11 @@ type TrustStatement struct {
 
 // principals are the ARNs of roles and users:
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
-var principals = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]*[\w+=,.@-]$`)
-})
+var principals = lazyregexp.New(`^arn:[a-z-]+:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]*[\w+=,.@-]$`)
 
 // TrustPolicyFor lets the role or user with an ARN assume a role.
 func TrustPolicyFor(principal string) (TrustPolicy, error) {
-	if !principals().MatchString(principal) {
+	if !principals.Get().MatchString(principal) {
 		return TrustPolicy{}, fmt.Errorf("%q is not the ARN of a role or user, such as arn:aws:iam::333333333333:role/bake-worker", principal)
 	}
 	s := TrustStatement{Effect: "Allow", Action: "sts:AssumeRole"}

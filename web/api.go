@@ -10,13 +10,13 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"bake/internal/lazyregexp"
 )
 
 // maxRequest limits the body of a call, and maxAnswer the part of its answer that is read.
@@ -28,7 +28,7 @@ const (
 // services are the services that the console calls.
 var services = []string{"ec2", "ssm", "sts", "ec2-instance-connect"}
 
-var regionPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-\d$`) })
+var regionPattern = lazyregexp.New(`^[a-z]{2}(-[a-z]+)+-\d$`)
 
 // account returns the account with an id.
 func (c *Console) account(id string) (Account, bool) {
@@ -44,7 +44,7 @@ func (c *Console) account(id string) (Account, bool) {
 func (c *Console) api(w http.ResponseWriter, r *http.Request) {
 	account, ok := c.account(r.PathValue("account"))
 	region, service := r.PathValue("region"), r.PathValue("service")
-	if !ok || !slices.Contains(services, service) || !regionPattern().MatchString(region) {
+	if !ok || !slices.Contains(services, service) || !regionPattern.Get().MatchString(region) {
 		http.NotFound(w, r)
 		return
 	}
@@ -83,13 +83,13 @@ func (c *Console) call(ctx context.Context, a Account, region, service, contentT
 	return c.client.Do(req)
 }
 
-var imagePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-[0-9a-f]{8,17}$`) })
+var imagePattern = lazyregexp.New(`^ami-[0-9a-f]{8,17}$`)
 
 // uses lists the uses of an image. The API deregisters the image regardless of them.
 func (c *Console) uses(w http.ResponseWriter, r *http.Request) {
 	account, ok := c.account(r.PathValue("account"))
 	region, image := r.PathValue("region"), r.PathValue("image")
-	if !ok || !regionPattern().MatchString(region) || !imagePattern().MatchString(image) {
+	if !ok || !regionPattern.Get().MatchString(region) || !imagePattern.Get().MatchString(image) {
 		http.NotFound(w, r)
 		return
 	}

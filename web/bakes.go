@@ -4,9 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"regexp"
-	"sync"
 
+	"bake/internal/lazyregexp"
 	"bake/run"
 )
 
@@ -16,7 +15,7 @@ const (
 	maxBytes  = 8 << 20
 )
 
-var runPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.-]{0,99}$`) })
+var runPattern = lazyregexp.New(`^[0-9A-Za-z][0-9A-Za-z.-]{0,99}$`)
 
 // pastRuns caches the list of runs.
 type pastRuns struct {
@@ -53,7 +52,7 @@ func (c *Console) bakes(w http.ResponseWriter, _ *http.Request) {
 func (c *Console) bake(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("run")
 	at, err := run.ParsePosition(r.URL.Query().Get("after"))
-	if err != nil || !runPattern().MatchString(id) {
+	if err != nil || !runPattern.Get().MatchString(id) {
 		http.NotFound(w, r)
 		return
 	}
@@ -84,7 +83,7 @@ func (c *Console) bake(w http.ResponseWriter, r *http.Request) {
 
 // report sends the report of a run, as a page that cannot access the console.
 func (c *Console) report(w http.ResponseWriter, r *http.Request) {
-	if !runPattern().MatchString(r.PathValue("run")) {
+	if !runPattern.Get().MatchString(r.PathValue("run")) {
 		http.NotFound(w, r)
 		return
 	}

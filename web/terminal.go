@@ -10,14 +10,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/coder/websocket"
 	"golang.org/x/crypto/ssh"
 
+	"bake/internal/lazyregexp"
 	"bake/run/localcloud"
 )
 
@@ -28,8 +27,8 @@ const maxTerminals = 20
 const connecting = 30 * time.Second
 
 var (
-	instancePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^i-[0-9a-f]{8,17}$`) })
-	userPattern     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`) })
+	instancePattern = lazyregexp.New(`^i-[0-9a-f]{8,17}$`)
+	userPattern     = lazyregexp.New(`^[a-z_][a-z0-9_-]{0,31}$`)
 )
 
 // terminal connects a WebSocket with a shell on an instance. The first message is a text
@@ -40,7 +39,7 @@ var (
 func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
 	account, ok := c.account(r.PathValue("account"))
 	region, instance, user := r.PathValue("region"), r.PathValue("instance"), r.URL.Query().Get("user")
-	if !ok || !regionPattern().MatchString(region) || !instancePattern().MatchString(instance) || !userPattern().MatchString(user) {
+	if !ok || !regionPattern.Get().MatchString(region) || !instancePattern.Get().MatchString(instance) || !userPattern.Get().MatchString(user) {
 		http.NotFound(w, r)
 		return
 	}

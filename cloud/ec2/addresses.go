@@ -258,8 +258,8 @@ func (s *state) holders(c wire.Caller, n *networking) map[string]*string {
 }
 
 var addressFilters = filters{
-	"allocation-id": "AllocationId", "association-id": "AssociationId", "domain": "Domain", "instance-id": "InstanceId", "network-border-group": "NetworkBorderGroup",
-	"network-interface-id": "NetworkInterfaceId", "network-interface-owner-id": "NetworkInterfaceOwnerId", "private-ip-address": "PrivateIpAddress", "public-ip": "PublicIp",
+	{"allocation-id", "AllocationId"}, {"association-id", "AssociationId"}, {"domain", "Domain"}, {"instance-id", "InstanceId"}, {"network-border-group", "NetworkBorderGroup"},
+	{"network-interface-id", "NetworkInterfaceId"}, {"network-interface-owner-id", "NetworkInterfaceOwnerId"}, {"private-ip-address", "PrivateIpAddress"}, {"public-ip", "PublicIp"},
 }
 
 func (s *state) DescribeAddresses(ctx context.Context, in *ec2.DescribeAddressesInput) (*ec2.DescribeAddressesOutput, error) {

@@ -106,9 +106,9 @@ func (s *state) GetImageAncestry(ctx context.Context, in *ec2.GetImageAncestryIn
 }
 
 var imageMetadataFilters = filters{
-	"availability-zone": "AvailabilityZone", "image-allowed": "ImageMetadata.ImageAllowed", "instance-id": "InstanceId", "instance-state-name": "State.Name",
-	"instance-type": "InstanceType", "launch-time": "LaunchTime", "owner-alias": "ImageMetadata.ImageOwnerAlias", "owner-id": "ImageMetadata.OwnerId",
-	"zone-id": "ZoneId",
+	{"availability-zone", "AvailabilityZone"}, {"image-allowed", "ImageMetadata.ImageAllowed"}, {"instance-id", "InstanceId"}, {"instance-state-name", "State.Name"},
+	{"instance-type", "InstanceType"}, {"launch-time", "LaunchTime"}, {"owner-alias", "ImageMetadata.ImageOwnerAlias"}, {"owner-id", "ImageMetadata.OwnerId"},
+	{"zone-id", "ZoneId"},
 }
 
 // DescribeInstanceImageMetadata describes the images of the caller's instances, including
@@ -145,7 +145,7 @@ const maxWatermarks = 5
 // from it later have the watermark too, also in other accounts and regions.
 func (s *state) AttachImageWatermark(ctx context.Context, in *ec2.AttachImageWatermarkInput) (*ec2.AttachImageWatermarkOutput, error) {
 	c, name := wire.CallerFrom(ctx), aws.ToString(in.WatermarkName)
-	if !imageName().MatchString(name) {
+	if !imageName.Get().MatchString(name) {
 		return nil, invalidValue("Value ( %s ) for parameter watermarkName is invalid. Names of watermarks must be between 3 and 128 characters long, and may contain letters, numbers, spaces, and the characters ()[]./-'@_", name)
 	}
 	key := c.Account + ":" + name

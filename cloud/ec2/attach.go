@@ -7,16 +7,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/cloud/confined"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/machine"
 	"bake/cloud/wire"
 )
@@ -56,9 +55,9 @@ func (s *state) publicationOf(c wire.Caller, id string) (*image, error) {
 }
 
 // validDevice reports whether a device of an instance can have the name.
-func validDevice(name string) bool { return len(name) <= 32 && deviceName().MatchString(name) }
+func validDevice(name string) bool { return len(name) <= 32 && deviceName.Get().MatchString(name) }
 
-var deviceName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9]*$`) })
+var deviceName = lazyregexp.New(`^(/dev/)?[a-z][a-z0-9]*$`)
 
 // machineDevice returns the name that a device has inside the machine: /dev/sdf becomes
 // xvdf.

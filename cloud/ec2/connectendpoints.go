@@ -81,7 +81,7 @@ func (s *state) DeleteInstanceConnectEndpoint(ctx context.Context, in *ec2.Delet
 }
 
 var connectFilters = filters{
-	"instance-connect-endpoint-id": "InstanceConnectEndpointId", "state": "State", "subnet-id": "SubnetId", "vpc-id": "VpcId",
+	{"instance-connect-endpoint-id", "InstanceConnectEndpointId"}, {"state", "State"}, {"subnet-id", "SubnetId"}, {"vpc-id", "VpcId"},
 }
 
 func (s *state) DescribeInstanceConnectEndpoints(ctx context.Context, in *ec2.DescribeInstanceConnectEndpointsInput) (*ec2.DescribeInstanceConnectEndpointsOutput, error) {

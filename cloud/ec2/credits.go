@@ -37,7 +37,7 @@ func checkCredits(option string) error {
 	return nil
 }
 
-var creditFilters = filters{"instance-id": "InstanceId"}
+var creditFilters = filters{{"instance-id", "InstanceId"}}
 
 // DescribeInstanceCreditSpecifications returns how instances spend CPU credits.
 func (s *state) DescribeInstanceCreditSpecifications(ctx context.Context, in *ec2.DescribeInstanceCreditSpecificationsInput) (*ec2.DescribeInstanceCreditSpecificationsOutput, error) {

@@ -218,7 +218,7 @@ func (t *exportTask) end(err error) {
 	}
 }
 
-var exportFilters = filters{"task-state": "Status"}
+var exportFilters = filters{{"task-state", "Status"}}
 
 // DescribeExportImageTasks lists the caller's tasks in the region.
 func (s *state) DescribeExportImageTasks(ctx context.Context, in *ec2.DescribeExportImageTasksInput) (*ec2.DescribeExportImageTasksOutput, error) {

@@ -79,7 +79,7 @@ func (s *state) DescribeFastLaunchImages(ctx context.Context, in *ec2.DescribeFa
 			rows = append(rows, *img.FastLaunch)
 		}
 	}
-	k := kindImage.with(filters{"resource-type": "ResourceType", "owner-id": "OwnerId", "state": "State"})
+	k := kindImage.with(filters{{"resource-type", "ResourceType"}, {"owner-id", "OwnerId"}, {"state", "State"}})
 	rows, next, err := list(s, k, query{in.ImageIds, in.Filters, in.MaxResults, in.NextToken}, rows)
 	return &ec2.DescribeFastLaunchImagesOutput{FastLaunchImages: rows, NextToken: next}, err
 }

@@ -22,34 +22,54 @@ import (
 // services are the services whose calls rules can apply to.
 var services = []string{"autoscaling", "ec2", "ec2-instance-connect", "iam", "kms", "organizations", "s3", "secretsmanager", "ssm", "sts"}
 
-// actions returns the names of the actions of each service.
-var actions = sync.OnceValues(func() (map[string][]string, error) {
-	all := map[string][]string{"s3": s3.Actions()}
-	for _, service := range services {
-		if service == "s3" {
-			continue
-		}
-		model, err := wire.Load(service)
-		if err != nil {
-			return nil, err
-		}
-		for name := range model.Operations {
-			all[service] = append(all[service], name)
-		}
-	}
-	return all, nil
-})
+// actions are the actions of each service.
+var actions = &actionNames{}
 
-// The EC2 actions that effects on a call's work can apply to.
+type actionNames struct {
+	once sync.Once
+	all  map[string][]string
+	err  error
+}
+
+func (a *actionNames) load() (map[string][]string, error) {
+	a.once.Do(func() {
+		a.all = map[string][]string{"s3": s3.Actions()}
+		for _, service := range services {
+			if service == "s3" {
+				continue
+			}
+			var model *wire.Model
+			if model, a.err = wire.Load(service); a.err != nil {
+				return
+			}
+			for name := range model.Operations {
+				a.all[service] = append(a.all[service], name)
+			}
+		}
+	})
+	return a.all, a.err
+}
+
+// Actions of EC2.
 var (
-	launching    = []string{"RunInstances", "CreateFleet", "RequestSpotInstances", "StartInstances"}
-	working      = append([]string{"CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot", "CreateStoreImageTask", "CreateRestoreImageTask", "ExportImage", "ImportImage", "ModifySnapshotTier", "RestoreSnapshotTier"}, launching...)
-	faultTargets = map[Effect][]string{
-		EffectFail:  working,
-		EffectStuck: append([]string{"StopInstances", "TerminateInstances"}, working...),
-		EffectHide:  {"CreateImage", "CopyImage", "RegisterImage", "CreateSnapshot", "CreateSnapshots", "CreateVolume", "CreateSecurityGroup", "RunInstances", "CreateFleet", "RequestSpotInstances"},
-	}
+	launching = []string{"RunInstances", "CreateFleet", "RequestSpotInstances", "StartInstances"}
+	working   = []string{"CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "CopySnapshot", "CreateStoreImageTask", "CreateRestoreImageTask", "ExportImage", "ImportImage", "ModifySnapshotTier", "RestoreSnapshotTier"}
+	showing   = []string{"CreateImage", "CopyImage", "RegisterImage", "CreateSnapshot", "CreateSnapshots", "CreateVolume", "CreateSecurityGroup", "RunInstances", "CreateFleet", "RequestSpotInstances"}
 )
+
+// targets returns the actions of EC2 that an effect on a call's work can apply to, or nil if
+// the effect is on the call.
+func (e Effect) targets() []string {
+	switch e {
+	case EffectFail:
+		return slices.Concat(working, launching)
+	case EffectStuck:
+		return slices.Concat([]string{"StopInstances", "TerminateInstances"}, working, launching)
+	case EffectHide:
+		return showing
+	}
+	return nil
+}
 
 // fieldError is an error in a field of a rule.
 type fieldError struct {
@@ -122,7 +142,7 @@ func (r *Fault) checkEffect() error {
 
 // checkLaunches reports a rule that cannot match an action its effect applies to.
 func (r *Fault) checkLaunches() error {
-	of := faultTargets[r.Effect]
+	of := r.Effect.targets()
 	switch {
 	case r.aboutLaunch() && !r.isFor(launching...):
 		return errors.New("the rule is about launches: its action must be RunInstances, CreateFleet or StartInstances of ec2")
@@ -142,7 +162,7 @@ func (r *Fault) checkAction() error {
 	if _, err := path.Match(r.Action, ""); err != nil {
 		return wrongField("action", "action %q is not a valid pattern", r.Action)
 	}
-	all, err := actions()
+	all, err := actions.load()
 	if err != nil {
 		return err
 	}

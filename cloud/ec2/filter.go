@@ -14,11 +14,22 @@ import (
 	"bake/cloud/wire"
 )
 
-// filters maps the names of a resource's filters to the path of the field in the SDK's
-// struct that the filter compares; a path through a list visits every element. An empty
-// path is a documented filter that matches nothing here. Tag filters need no entry if the
-// resource has tags.
-type filters map[string]string
+// filter has the path of the field in the SDK's struct that it compares; a path through a
+// list visits every element. An empty path is a documented filter that matches nothing here.
+type filter struct{ name, path string }
+
+// filters are a resource's filters. Those of tags need no entry if the resource has tags.
+type filters []filter
+
+// path returns the path of the filter of that name, if there is one.
+func (f filters) path(name string) (path string, ok bool) {
+	for _, one := range f {
+		if one.name == name {
+			return one.path, true
+		}
+	}
+	return "", false
+}
 
 // apply returns the rows (SDK structs) that match every filter: one of the filter's values
 // must match one of the row's. In a value, * matches any text and ? one character.
@@ -33,7 +44,7 @@ func apply[T any](f filters, want []types.Filter, rows []T) ([]T, error) {
 func (f filters) apply(want []types.Filter, rows reflect.Value) (reflect.Value, error) {
 	for _, w := range want {
 		name := aws.ToString(w.Name)
-		_, ok := f[name]
+		_, ok := f.path(name)
 		if !ok && tagged(rows.Type().Elem()) {
 			ok = strings.HasPrefix(name, "tag:") || name == "tag-key" || name == "tag-value"
 		}
@@ -77,10 +88,12 @@ func (f filters) values(name string, row reflect.Value) []string {
 		return collect(row, []string{"Tags", "Key"})
 	case name == "tag-value":
 		return collect(row, []string{"Tags", "Value"})
-	case f[name] == "":
+	}
+	path, _ := f.path(name)
+	if path == "" {
 		return nil
 	}
-	return collect(row, strings.Split(f[name], "."))
+	return collect(row, strings.Split(path, "."))
 }
 
 // tagged reports whether rows of a type have tags.

@@ -43,7 +43,11 @@ func TestFilterPaths(t *testing.T) {
 		{"spot prices", priceFilters, reflect.TypeFor[types.SpotPrice]()},
 		{"tags", tagFilters, reflect.TypeFor[types.TagDescription]()},
 	} {
-		for filter, path := range table.f {
+		for i, f := range table.f {
+			path := f.path
+			if slices.ContainsFunc(table.f[:i], func(other filter) bool { return other.name == f.name }) {
+				t.Errorf("%s: two filters are named %s", table.name, f.name)
+			}
 			typ := table.row
 			for step := range strings.SplitSeq(path, ".") {
 				for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
@@ -54,7 +58,7 @@ func TestFilterPaths(t *testing.T) {
 				}
 				field, ok := typ.FieldByName(step)
 				if !ok {
-					t.Errorf("%s: filter %s looks at %s: %s has no %s", table.name, filter, path, typ, step)
+					t.Errorf("%s: filter %s looks at %s: %s has no %s", table.name, f.name, path, typ, step)
 					break
 				}
 				typ = field.Type

@@ -225,16 +225,16 @@ func (s *state) DeleteSecurityGroup(ctx context.Context, in *ec2.DeleteSecurityG
 }
 
 var groupFilters = filters{
-	"description": "Description", "group-id": "GroupId", "group-name": "GroupName", "owner-id": "OwnerId", "vpc-id": "VpcId",
-	"egress.ip-permission.cidr": "IpPermissionsEgress.IpRanges.CidrIp", "egress.ip-permission.from-port": "IpPermissionsEgress.FromPort",
-	"egress.ip-permission.group-id": "IpPermissionsEgress.UserIdGroupPairs.GroupId", "egress.ip-permission.group-name": "IpPermissionsEgress.UserIdGroupPairs.GroupName",
-	"egress.ip-permission.ipv6-cidr": "IpPermissionsEgress.Ipv6Ranges.CidrIpv6", "egress.ip-permission.prefix-list-id": "",
-	"egress.ip-permission.protocol": "IpPermissionsEgress.IpProtocol", "egress.ip-permission.to-port": "IpPermissionsEgress.ToPort",
-	"egress.ip-permission.user-id": "IpPermissionsEgress.UserIdGroupPairs.UserId",
-	"ip-permission.cidr":           "IpPermissions.IpRanges.CidrIp", "ip-permission.from-port": "IpPermissions.FromPort",
-	"ip-permission.group-id": "IpPermissions.UserIdGroupPairs.GroupId", "ip-permission.group-name": "IpPermissions.UserIdGroupPairs.GroupName",
-	"ip-permission.ipv6-cidr": "IpPermissions.Ipv6Ranges.CidrIpv6", "ip-permission.prefix-list-id": "",
-	"ip-permission.protocol": "IpPermissions.IpProtocol", "ip-permission.to-port": "IpPermissions.ToPort", "ip-permission.user-id": "IpPermissions.UserIdGroupPairs.UserId",
+	{"description", "Description"}, {"group-id", "GroupId"}, {"group-name", "GroupName"}, {"owner-id", "OwnerId"}, {"vpc-id", "VpcId"},
+	{"egress.ip-permission.cidr", "IpPermissionsEgress.IpRanges.CidrIp"}, {"egress.ip-permission.from-port", "IpPermissionsEgress.FromPort"},
+	{"egress.ip-permission.group-id", "IpPermissionsEgress.UserIdGroupPairs.GroupId"}, {"egress.ip-permission.group-name", "IpPermissionsEgress.UserIdGroupPairs.GroupName"},
+	{"egress.ip-permission.ipv6-cidr", "IpPermissionsEgress.Ipv6Ranges.CidrIpv6"}, {"egress.ip-permission.prefix-list-id", ""},
+	{"egress.ip-permission.protocol", "IpPermissionsEgress.IpProtocol"}, {"egress.ip-permission.to-port", "IpPermissionsEgress.ToPort"},
+	{"egress.ip-permission.user-id", "IpPermissionsEgress.UserIdGroupPairs.UserId"},
+	{"ip-permission.cidr", "IpPermissions.IpRanges.CidrIp"}, {"ip-permission.from-port", "IpPermissions.FromPort"},
+	{"ip-permission.group-id", "IpPermissions.UserIdGroupPairs.GroupId"}, {"ip-permission.group-name", "IpPermissions.UserIdGroupPairs.GroupName"},
+	{"ip-permission.ipv6-cidr", "IpPermissions.Ipv6Ranges.CidrIpv6"}, {"ip-permission.prefix-list-id", ""},
+	{"ip-permission.protocol", "IpPermissions.IpProtocol"}, {"ip-permission.to-port", "IpPermissions.ToPort"}, {"ip-permission.user-id", "IpPermissions.UserIdGroupPairs.UserId"},
 }
 
 func (s *state) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecurityGroupsInput) (*ec2.DescribeSecurityGroupsOutput, error) {
@@ -262,7 +262,7 @@ func (s *state) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecu
 	return &ec2.DescribeSecurityGroupsOutput{SecurityGroups: rows, NextToken: next}, err
 }
 
-var ruleFilters = filters{"group-id": "GroupId", "security-group-rule-id": "SecurityGroupRuleId"}
+var ruleFilters = filters{{"group-id", "GroupId"}, {"security-group-rule-id", "SecurityGroupRuleId"}}
 
 func (s *state) DescribeSecurityGroupRules(ctx context.Context, in *ec2.DescribeSecurityGroupRulesInput) (*ec2.DescribeSecurityGroupRulesOutput, error) {
 	groups, err := s.groupsOf(wire.CallerFrom(ctx))

@@ -2,15 +2,14 @@ package ec2
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -74,9 +73,7 @@ func (s *state) shareable(img *image, with []types.LaunchPermission) error {
 	return nil
 }
 
-var organizationARN = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^arn:aws[a-z-]*:organizations::\d{12}:(organization/o-[a-z0-9]{10,32}|ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32})$`)
-})
+var organizationARN = lazyregexp.New(`^arn:aws[a-z-]*:organizations::\d{12}:(organization/o-[a-z0-9]{10,32}|ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32})$`)
 
 // checkOrganization reports an ARN that is not the ARN of an organization or an
 // organizational unit.
@@ -85,7 +82,7 @@ func checkOrganization(p types.LaunchPermission) error {
 		arn        *string
 		kind, item string
 	}{{p.OrganizationArn, ":organization/", "organizationArn"}, {p.OrganizationalUnitArn, ":ou/", "organizationalUnitArn"}} {
-		if a.arn != nil && (!organizationARN().MatchString(*a.arn) || !strings.Contains(*a.arn, a.kind)) {
+		if a.arn != nil && (!organizationARN.Get().MatchString(*a.arn) || !strings.Contains(*a.arn, a.kind)) {
 			return wire.Errorf("InvalidAMIAttributeItemValue", `Invalid attribute item value "%s" for %s item type.`, *a.arn, a.item)
 		}
 	}

@@ -7,11 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -19,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -254,14 +253,14 @@ func (s *state) changeImage(ctx context.Context, id *string, change func(*image)
 	return s.images.Change(*img.ImageId, change)
 }
 
-var imageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`) })
+var imageName = lazyregexp.New(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`)
 
 // checkName reports a name that the caller cannot give a new image.
 func (s *state) checkName(c wire.Caller, name *string) error {
 	if name == nil {
 		return missing("Name")
 	}
-	if !imageName().MatchString(*name) {
+	if !imageName.Get().MatchString(*name) {
 		return wire.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces, and the characters ()[]./-'@_")
 	}
 	if img := s.images.named(c, *name); img != nil {
@@ -279,23 +278,23 @@ func checkDescription(text *string) error {
 }
 
 var imageFilters = filters{
-	"architecture": "Architecture", "block-device-mapping.delete-on-termination": "BlockDeviceMappings.Ebs.DeleteOnTermination",
-	"block-device-mapping.device-name": "BlockDeviceMappings.DeviceName", "block-device-mapping.encrypted": "BlockDeviceMappings.Ebs.Encrypted",
-	"block-device-mapping.snapshot-id": "BlockDeviceMappings.Ebs.SnapshotId", "block-device-mapping.volume-size": "BlockDeviceMappings.Ebs.VolumeSize",
-	"block-device-mapping.volume-type": "BlockDeviceMappings.Ebs.VolumeType", "boot-mode": "BootMode", "creation-date": "CreationDate",
-	"description": "Description", "ena-support": "EnaSupport", "free-tier-eligible": "", "hypervisor": "Hypervisor", "image-allowed": "ImageAllowed",
-	"image-id": "ImageId", "image-type": "ImageType", "image-watermark.source-image-creation-time": "ImageWatermarks.SourceImageCreationTime", "image-watermark.source-image-id": "ImageWatermarks.SourceImageId",
-	"image-watermark.source-image-region": "ImageWatermarks.SourceImageRegion", "image-watermark.watermark-creation-time": "ImageWatermarks.WatermarkCreationTime", "image-watermark.watermark-key": "ImageWatermarks.WatermarkKey",
-	"imds-support": "ImdsSupport", "instance-type-specification.supported-instance-type": "",
-	"instance-type-specification.unsupported-instance-type": "", "is-public": "Public",
-	"kernel-id": "", "manifest-location": "ImageLocation", "name": "Name", "owner-alias": "ImageOwnerAlias", "owner-id": "OwnerId", "platform": "Platform",
-	"platform-details": "PlatformDetails", "product-code": "", "product-code.type": "", "public-ssm-parameter-name": "PublicSsmParameterName", "ramdisk-id": "", "root-device-name": "RootDeviceName",
-	"root-device-type": "RootDeviceType", "scan-result.critical-fix-available-since": "", "scan-result.finding-scan-date": "",
-	"scan-result.high-fix-available-since": "", "scan-result.highest-finding-severity-label": "",
-	"scan-result.informational-fix-available-since": "", "scan-result.low-fix-available-since": "",
-	"scan-result.medium-fix-available-since": "", "source-image-id": "SourceImageId", "source-image-region": "SourceImageRegion",
-	"source-instance-id": "SourceInstanceId", "state": "State", "state-reason-code": "StateReason.Code", "state-reason-message": "StateReason.Message",
-	"sriov-net-support": "SriovNetSupport", "tpm-support": "TpmSupport", "usage-operation": "UsageOperation", "virtualization-type": "VirtualizationType",
+	{"architecture", "Architecture"}, {"block-device-mapping.delete-on-termination", "BlockDeviceMappings.Ebs.DeleteOnTermination"},
+	{"block-device-mapping.device-name", "BlockDeviceMappings.DeviceName"}, {"block-device-mapping.encrypted", "BlockDeviceMappings.Ebs.Encrypted"},
+	{"block-device-mapping.snapshot-id", "BlockDeviceMappings.Ebs.SnapshotId"}, {"block-device-mapping.volume-size", "BlockDeviceMappings.Ebs.VolumeSize"},
+	{"block-device-mapping.volume-type", "BlockDeviceMappings.Ebs.VolumeType"}, {"boot-mode", "BootMode"}, {"creation-date", "CreationDate"},
+	{"description", "Description"}, {"ena-support", "EnaSupport"}, {"free-tier-eligible", ""}, {"hypervisor", "Hypervisor"}, {"image-allowed", "ImageAllowed"},
+	{"image-id", "ImageId"}, {"image-type", "ImageType"}, {"image-watermark.source-image-creation-time", "ImageWatermarks.SourceImageCreationTime"}, {"image-watermark.source-image-id", "ImageWatermarks.SourceImageId"},
+	{"image-watermark.source-image-region", "ImageWatermarks.SourceImageRegion"}, {"image-watermark.watermark-creation-time", "ImageWatermarks.WatermarkCreationTime"}, {"image-watermark.watermark-key", "ImageWatermarks.WatermarkKey"},
+	{"imds-support", "ImdsSupport"}, {"instance-type-specification.supported-instance-type", ""},
+	{"instance-type-specification.unsupported-instance-type", ""}, {"is-public", "Public"},
+	{"kernel-id", ""}, {"manifest-location", "ImageLocation"}, {"name", "Name"}, {"owner-alias", "ImageOwnerAlias"}, {"owner-id", "OwnerId"}, {"platform", "Platform"},
+	{"platform-details", "PlatformDetails"}, {"product-code", ""}, {"product-code.type", ""}, {"public-ssm-parameter-name", "PublicSsmParameterName"}, {"ramdisk-id", ""}, {"root-device-name", "RootDeviceName"},
+	{"root-device-type", "RootDeviceType"}, {"scan-result.critical-fix-available-since", ""}, {"scan-result.finding-scan-date", ""},
+	{"scan-result.high-fix-available-since", ""}, {"scan-result.highest-finding-severity-label", ""},
+	{"scan-result.informational-fix-available-since", ""}, {"scan-result.low-fix-available-since", ""},
+	{"scan-result.medium-fix-available-since", ""}, {"source-image-id", "SourceImageId"}, {"source-image-region", "SourceImageRegion"},
+	{"source-instance-id", "SourceInstanceId"}, {"state", "State"}, {"state-reason-code", "StateReason.Code"}, {"state-reason-message", "StateReason.Message"},
+	{"sriov-net-support", "SriovNetSupport"}, {"tpm-support", "TpmSupport"}, {"usage-operation", "UsageOperation"}, {"virtualization-type", "VirtualizationType"},
 }
 
 func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error) {

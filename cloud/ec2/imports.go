@@ -184,7 +184,7 @@ func (s *state) endImport(ctx context.Context, c wire.Caller, t *importTask, dis
 	}))
 }
 
-var importFilters = filters{"task-state": "Status"}
+var importFilters = filters{{"task-state", "Status"}}
 
 // DescribeImportImageTasks lists the caller's tasks in the region.
 func (s *state) DescribeImportImageTasks(ctx context.Context, in *ec2.DescribeImportImageTasksInput) (*ec2.DescribeImportImageTasksOutput, error) {

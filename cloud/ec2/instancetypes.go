@@ -4,17 +4,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/lazyregexp"
 	"bake/cloud/machine"
 	"bake/cloud/wire"
 )
@@ -50,7 +49,7 @@ func burstable() map[string]int32 {
 	return map[string]int32{"nano": 512, "micro": 1024, "small": 2048, "medium": 4096, "large": 8192, "xlarge": 16384, "2xlarge": 32768}
 }
 
-var armFamily = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z]+[0-9]+g[a-z]*|a1)$`) })
+var armFamily = lazyregexp.New(`^([a-z]+[0-9]+g[a-z]*|a1)$`)
 
 // processorOf returns the GOARCH name of an EC2 architecture; empty if it is unknown.
 func processorOf(architecture types.ArchitectureValues) string {
@@ -62,7 +61,7 @@ func processorOf(architecture types.ArchitectureValues) string {
 // here.
 func architectureOf(t types.InstanceType) types.ArchitectureValues {
 	name, _, _ := strings.Cut(string(t), ".")
-	if armFamily().MatchString(name) {
+	if armFamily.Get().MatchString(name) {
 		return types.ArchitectureValuesArm64
 	}
 	return types.ArchitectureValuesX8664
@@ -184,23 +183,23 @@ func typeInfo(name string, arch types.ArchitectureType, cpus, mib int32, burst b
 // typeFilters has no filters for what is not known of a type here: its bandwidth, clock speed,
 // and other numbers of cores than the default.
 var typeFilters = filters{
-	"auto-recovery-supported": "AutoRecoverySupported", "bare-metal": "BareMetal", "burstable-performance-supported": "BurstablePerformanceSupported",
-	"current-generation": "CurrentGeneration", "dedicated-hosts-supported": "DedicatedHostsSupported",
-	"ebs-info.ebs-optimized-support": "EbsInfo.EbsOptimizedSupport", "ebs-info.encryption-support": "EbsInfo.EncryptionSupport", "ebs-info.nvme-support": "",
-	"free-tier-eligible": "FreeTierEligible", "hibernation-supported": "HibernationSupported", "hypervisor": "Hypervisor",
-	"instance-storage-info.disk.count": "", "instance-storage-info.disk.size-in-gb": "", "instance-storage-info.disk.type": "",
-	"instance-storage-info.encryption-support": "", "instance-storage-info.nvme-support": "", "instance-storage-info.total-size-in-gb": "",
-	"instance-storage-supported": "InstanceStorageSupported", "instance-type": "InstanceType", "memory-info.size-in-mib": "MemoryInfo.SizeInMiB",
-	"network-info.ena-support": "NetworkInfo.EnaSupport", "network-info.ipv6-supported": "NetworkInfo.Ipv6Supported",
-	"network-info.efa-info.maximum-efa-interfaces": "", "network-info.efa-supported": "NetworkInfo.EfaSupported",
-	"network-info.encryption-in-transit-supported": "NetworkInfo.EncryptionInTransitSupported", "network-info.maximum-network-cards": "NetworkInfo.MaximumNetworkCards",
-	"network-info.ipv4-addresses-per-interface": "NetworkInfo.Ipv4AddressesPerInterface", "network-info.ipv6-addresses-per-interface": "NetworkInfo.Ipv6AddressesPerInterface",
-	"network-info.maximum-network-interfaces": "NetworkInfo.MaximumNetworkInterfaces",
-	"processor-info.supported-architecture":   "ProcessorInfo.SupportedArchitectures", "supported-boot-mode": "",
-	"supported-root-device-type": "SupportedRootDeviceTypes", "supported-usage-class": "SupportedUsageClasses",
-	"supported-virtualization-type": "SupportedVirtualizationTypes", "vcpu-info.default-vcpus": "VCpuInfo.DefaultVCpus",
-	"vcpu-info.default-cores": "VCpuInfo.DefaultCores", "vcpu-info.default-threads-per-core": "VCpuInfo.DefaultThreadsPerCore",
-	"vcpu-info.valid-threads-per-core": "VCpuInfo.ValidThreadsPerCore",
+	{"auto-recovery-supported", "AutoRecoverySupported"}, {"bare-metal", "BareMetal"}, {"burstable-performance-supported", "BurstablePerformanceSupported"},
+	{"current-generation", "CurrentGeneration"}, {"dedicated-hosts-supported", "DedicatedHostsSupported"},
+	{"ebs-info.ebs-optimized-support", "EbsInfo.EbsOptimizedSupport"}, {"ebs-info.encryption-support", "EbsInfo.EncryptionSupport"}, {"ebs-info.nvme-support", ""},
+	{"free-tier-eligible", "FreeTierEligible"}, {"hibernation-supported", "HibernationSupported"}, {"hypervisor", "Hypervisor"},
+	{"instance-storage-info.disk.count", ""}, {"instance-storage-info.disk.size-in-gb", ""}, {"instance-storage-info.disk.type", ""},
+	{"instance-storage-info.encryption-support", ""}, {"instance-storage-info.nvme-support", ""}, {"instance-storage-info.total-size-in-gb", ""},
+	{"instance-storage-supported", "InstanceStorageSupported"}, {"instance-type", "InstanceType"}, {"memory-info.size-in-mib", "MemoryInfo.SizeInMiB"},
+	{"network-info.ena-support", "NetworkInfo.EnaSupport"}, {"network-info.ipv6-supported", "NetworkInfo.Ipv6Supported"},
+	{"network-info.efa-info.maximum-efa-interfaces", ""}, {"network-info.efa-supported", "NetworkInfo.EfaSupported"},
+	{"network-info.encryption-in-transit-supported", "NetworkInfo.EncryptionInTransitSupported"}, {"network-info.maximum-network-cards", "NetworkInfo.MaximumNetworkCards"},
+	{"network-info.ipv4-addresses-per-interface", "NetworkInfo.Ipv4AddressesPerInterface"}, {"network-info.ipv6-addresses-per-interface", "NetworkInfo.Ipv6AddressesPerInterface"},
+	{"network-info.maximum-network-interfaces", "NetworkInfo.MaximumNetworkInterfaces"},
+	{"processor-info.supported-architecture", "ProcessorInfo.SupportedArchitectures"}, {"supported-boot-mode", ""},
+	{"supported-root-device-type", "SupportedRootDeviceTypes"}, {"supported-usage-class", "SupportedUsageClasses"},
+	{"supported-virtualization-type", "SupportedVirtualizationTypes"}, {"vcpu-info.default-vcpus", "VCpuInfo.DefaultVCpus"},
+	{"vcpu-info.default-cores", "VCpuInfo.DefaultCores"}, {"vcpu-info.default-threads-per-core", "VCpuInfo.DefaultThreadsPerCore"},
+	{"vcpu-info.valid-threads-per-core", "VCpuInfo.ValidThreadsPerCore"},
 }
 
 func (s *Service) DescribeInstanceTypes(_ context.Context, in *ec2.DescribeInstanceTypesInput) (*ec2.DescribeInstanceTypesOutput, error) {
@@ -264,7 +263,7 @@ func (s *Service) DescribeInstanceTypeOfferings(ctx context.Context, in *ec2.Des
 			rows = append(rows, row{InstanceTypeOffering: types.InstanceTypeOffering{InstanceType: t.InstanceType, Location: &place, LocationType: kind}})
 		}
 	}
-	rows, err := apply(filters{"instance-type": "InstanceType", "location": "Location"}, in.Filters, rows)
+	rows, err := apply(filters{{"instance-type", "InstanceType"}, {"location", "Location"}}, in.Filters, rows)
 	if err != nil {
 		return nil, err
 	}

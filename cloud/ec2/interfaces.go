@@ -669,7 +669,7 @@ func (s *state) DeleteNatGateway(ctx context.Context, in *ec2.DeleteNatGatewayIn
 	})
 }
 
-var natFilters = filters{"nat-gateway-id": "NatGatewayId", "state": "State", "subnet-id": "SubnetId", "vpc-id": "VpcId"}
+var natFilters = filters{{"nat-gateway-id", "NatGatewayId"}, {"state", "State"}, {"subnet-id", "SubnetId"}, {"vpc-id", "VpcId"}}
 
 // DescribeNatGateways lists NAT gateways.
 func (s *state) DescribeNatGateways(ctx context.Context, in *ec2.DescribeNatGatewaysInput) (*ec2.DescribeNatGatewaysOutput, error) {

@@ -216,7 +216,7 @@ func colons(sum []byte) string {
 	return strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":")
 }
 
-var keyFilters = filters{"key-pair-id": "KeyPairId", "fingerprint": "KeyFingerprint", "key-name": "KeyName"}
+var keyFilters = filters{{"key-pair-id", "KeyPairId"}, {"fingerprint", "KeyFingerprint"}, {"key-name", "KeyName"}}
 
 func (s *state) DescribeKeyPairs(ctx context.Context, in *ec2.DescribeKeyPairsInput) (*ec2.DescribeKeyPairsOutput, error) {
 	c := wire.CallerFrom(ctx)

@@ -3,15 +3,14 @@ package ec2
 import (
 	"cmp"
 	"reflect"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -98,12 +97,12 @@ func (k *kind) with(f filters) *kind {
 	return &other
 }
 
-var idDigits = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9a-f]{8}|[0-9a-f]{17})$`) })
+var idDigits = lazyregexp.New(`^([0-9a-f]{8}|[0-9a-f]{17})$`)
 
 // check reports an id that is malformed for k.
 func (k *kind) check(id string) error {
 	digits, ok := strings.CutPrefix(id, k.prefix+"-")
-	if ok && idDigits().MatchString(digits) {
+	if ok && idDigits.Get().MatchString(digits) {
 		return nil
 	}
 	return wire.Errorf(k.code+cmp.Or(k.malformed, ".Malformed"), `Invalid id: "%s" (expecting "%s-...")`, id, k.prefix)

@@ -121,7 +121,7 @@ func (s *state) DescribeLockedSnapshots(ctx context.Context, in *ec2.DescribeLoc
 			rows = append(rows, l)
 		}
 	}
-	k := kindSnapshot.with(filters{"lock-state": "LockState"})
+	k := kindSnapshot.with(filters{{"lock-state", "LockState"}})
 	if err := checkMax(in.MaxResults, k.min, k.max); err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (s *state) DescribeFastSnapshotRestores(_ context.Context, in *ec2.Describe
 	if err := checkMax(in.MaxResults, 0, 200); err != nil {
 		return nil, err
 	}
-	names := filters{"availability-zone": "AvailabilityZone", "availability-zone-id": "AvailabilityZoneId", "owner-id": "OwnerId", "snapshot-id": "SnapshotId", "state": "State"}
+	names := filters{{"availability-zone", "AvailabilityZone"}, {"availability-zone-id", "AvailabilityZoneId"}, {"owner-id", "OwnerId"}, {"snapshot-id", "SnapshotId"}, {"state", "State"}}
 	rows, err := apply(names, in.Filters, []types.DescribeFastSnapshotRestoreSuccessItem{})
 	return &ec2.DescribeFastSnapshotRestoresOutput{FastSnapshotRestores: rows}, err
 }
@@ -247,8 +247,8 @@ func checkDuration(parameter string, m int64) error {
 }
 
 var kindFleet = &kind{prefix: "fleet", field: "FleetId", resource: "fleet", noun: "fleet", code: "InvalidFleetId",
-	filters: filters{"activity-status": "ActivityStatus", "excess-capacity-termination-policy": "ExcessCapacityTerminationPolicy", "fleet-state": "FleetState",
-		"replace-unhealthy-instances": "ReplaceUnhealthyInstances", "type": "Type"}}
+	filters: filters{{"activity-status", "ActivityStatus"}, {"excess-capacity-termination-policy", "ExcessCapacityTerminationPolicy"}, {"fleet-state", "FleetState"},
+		{"replace-unhealthy-instances", "ReplaceUnhealthyInstances"}, {"type", "Type"}}}
 
 // DescribeFleets shows the fleets with those ids. All fleets here are of type instant,
 // which are not shown unless their ids are given.

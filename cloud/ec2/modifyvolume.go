@@ -64,9 +64,9 @@ func (s *state) ModifyVolume(ctx context.Context, in *ec2.ModifyVolumeInput) (*e
 }
 
 var modificationFilters = filters{
-	"modification-state": "ModificationState", "original-iops": "OriginalIops", "original-size": "OriginalSize", "original-volume-type": "OriginalVolumeType",
-	"originalMultiAttachEnabled": "OriginalMultiAttachEnabled", "start-time": "StartTime", "target-iops": "TargetIops", "target-size": "TargetSize",
-	"target-volume-type": "TargetVolumeType", "targetMultiAttachEnabled": "TargetMultiAttachEnabled", "volume-id": "VolumeId",
+	{"modification-state", "ModificationState"}, {"original-iops", "OriginalIops"}, {"original-size", "OriginalSize"}, {"original-volume-type", "OriginalVolumeType"},
+	{"originalMultiAttachEnabled", "OriginalMultiAttachEnabled"}, {"start-time", "StartTime"}, {"target-iops", "TargetIops"}, {"target-size", "TargetSize"},
+	{"target-volume-type", "TargetVolumeType"}, {"targetMultiAttachEnabled", "TargetMultiAttachEnabled"}, {"volume-id", "VolumeId"},
 }
 
 // DescribeVolumesModifications lists the last modification of each modified volume.

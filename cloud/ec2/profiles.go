@@ -127,7 +127,7 @@ func (s *state) DisassociateIamInstanceProfile(ctx context.Context, in *ec2.Disa
 	return nil, wire.Errorf("InvalidAssociationID.NotFound", "An invalid association-id of '%s' was given", aws.ToString(in.AssociationId))
 }
 
-var associationFilters = filters{"instance-id": "InstanceId", "state": "State"}
+var associationFilters = filters{{"instance-id", "InstanceId"}, {"state", "State"}}
 
 func (s *state) DescribeIamInstanceProfileAssociations(ctx context.Context, in *ec2.DescribeIamInstanceProfileAssociationsInput) (*ec2.DescribeIamInstanceProfileAssociationsOutput, error) {
 	rows, err := s.instancesOf(wire.CallerFrom(ctx))
@@ -153,7 +153,7 @@ func (anyProfile) Find(account, name, arn string) (Profile, bool) {
 		arn = "arn:aws:iam::" + account + ":instance-profile/" + name
 	}
 	_, last, _ := strings.Cut(arn, "/")
-	return Profile{ARN: arn, ID: "AIPA" + strings.ToUpper(fingerprint(arn)) + "0", Role: last}, profileName().MatchString(last)
+	return Profile{ARN: arn, ID: "AIPA" + strings.ToUpper(fingerprint(arn)) + "0", Role: last}, profileName.Get().MatchString(last)
 }
 
 func (anyProfile) IssueCredentials(string, string, string) (Credentials, bool) {

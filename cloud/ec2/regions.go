@@ -128,14 +128,14 @@ func (s *Service) DescribeRegions(ctx context.Context, in *ec2.DescribeRegionsIn
 			return nil, invalidValue("Invalid region provided: %s", name)
 		}
 	}
-	out, err := apply(filters{"endpoint": "Endpoint", "opt-in-status": "OptInStatus", "region-name": "RegionName"}, in.Filters, out)
+	out, err := apply(filters{{"endpoint", "Endpoint"}, {"opt-in-status", "OptInStatus"}, {"region-name", "RegionName"}}, in.Filters, out)
 	return &ec2.DescribeRegionsOutput{Regions: out}, err
 }
 
 var zoneFilters = filters{
-	"group-name": "GroupName", "message": "Messages.Message", "opt-in-status": "OptInStatus", "parent-zone-id": "ParentZoneId",
-	"parent-zone-name": "ParentZoneName", "region-name": "RegionName", "state": "State", "zone-id": "ZoneId",
-	"zone-name": "ZoneName", "zone-type": "ZoneType", "group-long-name": "GroupLongName",
+	{"group-name", "GroupName"}, {"message", "Messages.Message"}, {"opt-in-status", "OptInStatus"}, {"parent-zone-id", "ParentZoneId"},
+	{"parent-zone-name", "ParentZoneName"}, {"region-name", "RegionName"}, {"state", "State"}, {"zone-id", "ZoneId"},
+	{"zone-name", "ZoneName"}, {"zone-type", "ZoneType"}, {"group-long-name", "GroupLongName"},
 }
 
 func (s *Service) DescribeAvailabilityZones(ctx context.Context, in *ec2.DescribeAvailabilityZonesInput) (*ec2.DescribeAvailabilityZonesOutput, error) {

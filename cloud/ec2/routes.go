@@ -98,12 +98,12 @@ func (s *state) DeleteRouteTable(ctx context.Context, in *ec2.DeleteRouteTableIn
 }
 
 var routeTableFilters = filters{
-	"association.gateway-id": "", "association.main": "Associations.Main", "association.route-table-association-id": "Associations.RouteTableAssociationId",
-	"association.route-table-id": "Associations.RouteTableId", "association.subnet-id": "Associations.SubnetId", "owner-id": "OwnerId",
-	"route-table-id": "RouteTableId", "route.destination-cidr-block": "Routes.DestinationCidrBlock", "route.destination-ipv6-cidr-block": "",
-	"route.destination-prefix-list-id": "", "route.egress-only-internet-gateway-id": "", "route.gateway-id": "Routes.GatewayId",
-	"route.instance-id": "Routes.InstanceId", "route.nat-gateway-id": "Routes.NatGatewayId", "route.transit-gateway-id": "",
-	"route.origin": "Routes.Origin", "route.state": "Routes.State", "route.vpc-peering-connection-id": "", "vpc-id": "VpcId",
+	{"association.gateway-id", ""}, {"association.main", "Associations.Main"}, {"association.route-table-association-id", "Associations.RouteTableAssociationId"},
+	{"association.route-table-id", "Associations.RouteTableId"}, {"association.subnet-id", "Associations.SubnetId"}, {"owner-id", "OwnerId"},
+	{"route-table-id", "RouteTableId"}, {"route.destination-cidr-block", "Routes.DestinationCidrBlock"}, {"route.destination-ipv6-cidr-block", ""},
+	{"route.destination-prefix-list-id", ""}, {"route.egress-only-internet-gateway-id", ""}, {"route.gateway-id", "Routes.GatewayId"},
+	{"route.instance-id", "Routes.InstanceId"}, {"route.nat-gateway-id", "Routes.NatGatewayId"}, {"route.transit-gateway-id", ""},
+	{"route.origin", "Routes.Origin"}, {"route.state", "Routes.State"}, {"route.vpc-peering-connection-id", ""}, {"vpc-id", "VpcId"},
 }
 
 func (s *state) DescribeRouteTables(ctx context.Context, in *ec2.DescribeRouteTablesInput) (*ec2.DescribeRouteTablesOutput, error) {
@@ -451,7 +451,7 @@ func (s *state) DeleteInternetGateway(ctx context.Context, in *ec2.DeleteInterne
 }
 
 var gatewayFilters = filters{
-	"attachment.state": "Attachments.State", "attachment.vpc-id": "Attachments.VpcId", "internet-gateway-id": "InternetGatewayId", "owner-id": "OwnerId",
+	{"attachment.state", "Attachments.State"}, {"attachment.vpc-id", "Attachments.VpcId"}, {"internet-gateway-id", "InternetGatewayId"}, {"owner-id", "OwnerId"},
 }
 
 func (s *state) DescribeInternetGateways(ctx context.Context, in *ec2.DescribeInternetGatewaysInput) (*ec2.DescribeInternetGatewaysOutput, error) {

@@ -10,16 +10,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -199,7 +198,7 @@ func errTokenMisused() error {
 	return wire.Errorf("IdempotentParameterMismatch", "The client token you have provided was already used with different parameters.")
 }
 
-var profileName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w+=,.@-]{1,128}$`) })
+var profileName = lazyregexp.New(`^[\w+=,.@-]{1,128}$`)
 
 // checkRun checks the parameters that do not depend on the state.
 func checkRun(in *ec2.RunInstancesInput, img *image) error {

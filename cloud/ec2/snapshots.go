@@ -340,9 +340,9 @@ func (s *state) DeleteSnapshot(ctx context.Context, in *ec2.DeleteSnapshotInput)
 }
 
 var snapshotFilters = filters{
-	"description": "Description", "encrypted": "Encrypted", "owner-alias": "OwnerAlias", "owner-id": "OwnerId", "progress": "Progress",
-	"snapshot-id": "SnapshotId", "start-time": "StartTime", "status": "State", "storage-tier": "StorageTier", "transfer-type": "",
-	"volume-id": "VolumeId", "volume-size": "VolumeSize",
+	{"description", "Description"}, {"encrypted", "Encrypted"}, {"owner-alias", "OwnerAlias"}, {"owner-id", "OwnerId"}, {"progress", "Progress"},
+	{"snapshot-id", "SnapshotId"}, {"start-time", "StartTime"}, {"status", "State"}, {"storage-tier", "StorageTier"}, {"transfer-type", ""},
+	{"volume-id", "VolumeId"}, {"volume-size", "VolumeSize"},
 }
 
 // DescribeSnapshots describes snapshots, with sizes if they are completed.

@@ -69,8 +69,8 @@ func pricesOf(t types.InstanceTypeInfo, zone, zoneID string, from, to time.Time)
 }
 
 var priceFilters = filters{
-	"availability-zone": "AvailabilityZone", "availability-zone-id": "AvailabilityZoneId", "instance-type": "InstanceType",
-	"product-description": "ProductDescription", "spot-price": "SpotPrice", "timestamp": "Timestamp",
+	{"availability-zone", "AvailabilityZone"}, {"availability-zone-id", "AvailabilityZoneId"}, {"instance-type", "InstanceType"},
+	{"product-description", "ProductDescription"}, {"spot-price", "SpotPrice"}, {"timestamp", "Timestamp"},
 }
 
 // DescribeSpotPriceHistory shows spot prices in the zones of the region, newest first.

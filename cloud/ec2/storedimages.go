@@ -10,16 +10,15 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/lazyregexp"
 	"bake/cloud/pipe"
 	"bake/cloud/wire"
 )
@@ -247,7 +246,7 @@ func (s *state) forgetStoreTasks() error {
 	return nil
 }
 
-var storeFilters = filters{"bucket": "Bucket", "task-state": "StoreTaskState"}
+var storeFilters = filters{{"bucket", "Bucket"}, {"task-state", "StoreTaskState"}}
 
 // DescribeStoreImageTasks lists the caller's tasks of the last month in the region.
 func (s *state) DescribeStoreImageTasks(ctx context.Context, in *ec2.DescribeStoreImageTasksInput) (*ec2.DescribeStoreImageTasksOutput, error) {
@@ -348,7 +347,7 @@ func (s *Service) readStored(f *os.File) (stored storedImage, err error) {
 	return stored, stored.check()
 }
 
-var loginName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z_][a-z0-9_.-]{0,31})?$`) })
+var loginName = lazyregexp.New(`^([a-z_][a-z0-9_.-]{0,31})?$`)
 
 // Limits of a stored image: the layers of all its snapshots together, and its devices.
 const maxStoredLayers, maxStoredDevices = 500, 50
@@ -360,11 +359,11 @@ func (i *storedImage) check() error {
 		return fmt.Errorf("its %s %.80q is invalid", what, fmt.Sprint(value))
 	}
 	switch {
-	case !imageName().MatchString(i.Name):
+	case !imageName.Get().MatchString(i.Name):
 		return bad("name", i.Name)
 	case checkDescription(&i.Description) != nil:
 		return checkDescription(&i.Description)
-	case !loginName().MatchString(i.LoginUser):
+	case !loginName.Get().MatchString(i.LoginUser):
 		return bad("login user", i.LoginUser)
 	case processorOf(i.Arch) == "":
 		return bad("architecture", i.Arch)

@@ -214,18 +214,18 @@ func (s *state) ModifySubnetAttribute(ctx context.Context, in *ec2.ModifySubnetA
 }
 
 var subnetFilters = filters{
-	"availability-zone": "AvailabilityZone", "availabilityZone": "AvailabilityZone", "availability-zone-id": "AvailabilityZoneId",
-	"availabilityZoneId": "AvailabilityZoneId", "available-ip-address-count": "AvailableIpAddressCount",
-	"cidr-block": "CidrBlock", "cidr": "CidrBlock", "cidrBlock": "CidrBlock", "customer-owned-ipv4-pool": "",
-	"default-for-az": "DefaultForAz", "defaultForAz": "DefaultForAz", "enable-dns64": "EnableDns64", "enable-lni-at-device-index": "",
-	"ipv6-cidr-block-association.ipv6-cidr-block": "", "ipv6-cidr-block-association.association-id": "",
-	"ipv6-cidr-block-association.state": "", "ipv6-native": "Ipv6Native",
-	"map-customer-owned-ip-on-launch": "MapCustomerOwnedIpOnLaunch", "map-public-ip-on-launch": "MapPublicIpOnLaunch",
-	"outpost-arn": "", "owner-id": "OwnerId",
-	"private-dns-name-options-on-launch.hostname-type":                        "PrivateDnsNameOptionsOnLaunch.HostnameType",
-	"private-dns-name-options-on-launch.enable-resource-name-dns-a-record":    "PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsARecord",
-	"private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record": "PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsAAAARecord",
-	"state": "State", "subnet-arn": "SubnetArn", "subnet-id": "SubnetId", "vpc-id": "VpcId",
+	{"availability-zone", "AvailabilityZone"}, {"availabilityZone", "AvailabilityZone"}, {"availability-zone-id", "AvailabilityZoneId"},
+	{"availabilityZoneId", "AvailabilityZoneId"}, {"available-ip-address-count", "AvailableIpAddressCount"},
+	{"cidr-block", "CidrBlock"}, {"cidr", "CidrBlock"}, {"cidrBlock", "CidrBlock"}, {"customer-owned-ipv4-pool", ""},
+	{"default-for-az", "DefaultForAz"}, {"defaultForAz", "DefaultForAz"}, {"enable-dns64", "EnableDns64"}, {"enable-lni-at-device-index", ""},
+	{"ipv6-cidr-block-association.ipv6-cidr-block", ""}, {"ipv6-cidr-block-association.association-id", ""},
+	{"ipv6-cidr-block-association.state", ""}, {"ipv6-native", "Ipv6Native"},
+	{"map-customer-owned-ip-on-launch", "MapCustomerOwnedIpOnLaunch"}, {"map-public-ip-on-launch", "MapPublicIpOnLaunch"},
+	{"outpost-arn", ""}, {"owner-id", "OwnerId"},
+	{"private-dns-name-options-on-launch.hostname-type", "PrivateDnsNameOptionsOnLaunch.HostnameType"},
+	{"private-dns-name-options-on-launch.enable-resource-name-dns-a-record", "PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsARecord"},
+	{"private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record", "PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsAAAARecord"},
+	{"state", "State"}, {"subnet-arn", "SubnetArn"}, {"subnet-id", "SubnetId"}, {"vpc-id", "VpcId"},
 }
 
 func (s *state) DescribeSubnets(ctx context.Context, in *ec2.DescribeSubnetsInput) (*ec2.DescribeSubnetsOutput, error) {

@@ -291,7 +291,7 @@ func (s *state) DeleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2.D
 	})
 }
 
-var tagFilters = filters{"key": "Key", "resource-id": "ResourceId", "resource-type": "ResourceType", "value": "Value"}
+var tagFilters = filters{{"key", "Key"}, {"resource-id", "ResourceId"}, {"resource-type", "ResourceType"}, {"value", "Value"}}
 
 func (s *state) DescribeTags(ctx context.Context, in *ec2.DescribeTagsInput) (*ec2.DescribeTagsOutput, error) {
 	if err := checkMax(in.MaxResults, 5, 1000); err != nil {

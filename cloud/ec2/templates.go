@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -19,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -86,7 +85,7 @@ func (t *launchTemplate) shown(v *templateVersion) (types.LaunchTemplateVersion,
 // means that the field is not set; any other string omits the device.
 const leftOut = "true"
 
-var templateName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w().\-/]{3,125}$`) })
+var templateName = lazyregexp.New(`^[\w().\-/]{3,125}$`)
 
 func errNoTemplate(id, name string) error {
 	if id != "" {
@@ -116,7 +115,7 @@ func (s *state) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunchTe
 	if err := checkTemplate(in.LaunchTemplateData); err != nil {
 		return nil, err
 	}
-	if !templateName().MatchString(aws.ToString(in.LaunchTemplateName)) {
+	if !templateName.Get().MatchString(aws.ToString(in.LaunchTemplateName)) {
 		return nil, wire.Errorf("InvalidLaunchTemplateName.MalformedException", "A launch template name must be between 3 and 125 characters, and contain letters, numbers, and the characters: -, ., (, ), /, _.")
 	}
 	if have, err := s.findTemplate(c, nil, in.LaunchTemplateName); err == nil {
@@ -284,7 +283,7 @@ func (s *state) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunchTe
 	return &ec2.DeleteLaunchTemplateOutput{LaunchTemplate: &t.LaunchTemplate}, s.templates.Drop(*t.LaunchTemplateId)
 }
 
-var templateFilters = filters{"create-time": "CreateTime", "launch-template-name": "LaunchTemplateName"}
+var templateFilters = filters{{"create-time", "CreateTime"}, {"launch-template-name", "LaunchTemplateName"}}
 
 func (s *state) DescribeLaunchTemplates(ctx context.Context, in *ec2.DescribeLaunchTemplatesInput) (*ec2.DescribeLaunchTemplatesOutput, error) {
 	if err := kindTemplate.checkPage(query{max: in.MaxResults}); err != nil {
@@ -315,12 +314,12 @@ func (s *state) DescribeLaunchTemplates(ctx context.Context, in *ec2.DescribeLau
 }
 
 var versionFilters = filters{
-	"create-time": "CreateTime", "ebs-optimized": "LaunchTemplateData.EbsOptimized", "http-endpoint": "LaunchTemplateData.MetadataOptions.HttpEndpoint", "http-protocol-ipv4": "",
-	"http-tokens": "LaunchTemplateData.MetadataOptions.HttpTokens", "iam-instance-profile": "LaunchTemplateData.IamInstanceProfile.Arn",
-	"image-id": "LaunchTemplateData.ImageId", "instance-type": "LaunchTemplateData.InstanceType", "is-default-version": "DefaultVersion",
-	"host-resource-group-arn": "LaunchTemplateData.Placement.HostResourceGroupArn", "kernel-id": "LaunchTemplateData.KernelId",
-	"license-configuration-arn": "LaunchTemplateData.LicenseSpecifications.LicenseConfigurationArn",
-	"network-card-index":        "LaunchTemplateData.NetworkInterfaces.NetworkCardIndex", "ram-disk-id": "LaunchTemplateData.RamDiskId",
+	{"create-time", "CreateTime"}, {"ebs-optimized", "LaunchTemplateData.EbsOptimized"}, {"http-endpoint", "LaunchTemplateData.MetadataOptions.HttpEndpoint"}, {"http-protocol-ipv4", ""},
+	{"http-tokens", "LaunchTemplateData.MetadataOptions.HttpTokens"}, {"iam-instance-profile", "LaunchTemplateData.IamInstanceProfile.Arn"},
+	{"image-id", "LaunchTemplateData.ImageId"}, {"instance-type", "LaunchTemplateData.InstanceType"}, {"is-default-version", "DefaultVersion"},
+	{"host-resource-group-arn", "LaunchTemplateData.Placement.HostResourceGroupArn"}, {"kernel-id", "LaunchTemplateData.KernelId"},
+	{"license-configuration-arn", "LaunchTemplateData.LicenseSpecifications.LicenseConfigurationArn"},
+	{"network-card-index", "LaunchTemplateData.NetworkInterfaces.NetworkCardIndex"}, {"ram-disk-id", "LaunchTemplateData.RamDiskId"},
 }
 
 // DescribeLaunchTemplateVersions shows versions of a template or, if the request names

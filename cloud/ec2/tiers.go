@@ -197,7 +197,7 @@ func (s *state) RestoreSnapshotTier(ctx context.Context, in *ec2.RestoreSnapshot
 	return out, err
 }
 
-var tierFilters = filters{"last-tiering-operation": "LastTieringOperationStatus", "snapshot-id": "SnapshotId", "volume-id": "VolumeId"}
+var tierFilters = filters{{"last-tiering-operation", "LastTieringOperationStatus"}, {"snapshot-id", "SnapshotId"}, {"volume-id", "VolumeId"}}
 
 // DescribeSnapshotTierStatus shows the tiers of the caller's snapshots and the state of
 // their last moves.

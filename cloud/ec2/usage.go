@@ -35,7 +35,7 @@ const (
 	usageInProgress = "pending"
 )
 
-var usageFilters = filters{"account-id": "AccountIds", "creation-time": "CreationTime", "resource-type": "ResourceTypes.ResourceType", "state": "State"}
+var usageFilters = filters{{"account-id", "AccountIds"}, {"creation-time", "CreationTime"}, {"resource-type", "ResourceTypes.ResourceType"}, {"state", "State"}}
 
 // CreateImageUsageReport counts the resources of other accounts that use one of the
 // caller's images. The report becomes available later. Recent launches are missing in it,
@@ -207,7 +207,7 @@ func (s *state) DescribeImageUsageReportEntries(ctx context.Context, in *ec2.Des
 			rows = append(rows, r.Entries...)
 		}
 	}
-	rows, err = apply(filters{"account-id": "AccountId", "creation-time": "ReportCreationTime", "resource-type": "ResourceType"}, in.Filters, rows)
+	rows, err = apply(filters{{"account-id", "AccountId"}, {"creation-time", "ReportCreationTime"}, {"resource-type", "ResourceType"}}, in.Filters, rows)
 	if err != nil {
 		return nil, err
 	}

@@ -377,11 +377,11 @@ func (s *state) DeleteVolume(ctx context.Context, in *ec2.DeleteVolumeInput) (*e
 }
 
 var volumeFilters = filters{
-	"attachment.attach-time": "Attachments.AttachTime", "attachment.delete-on-termination": "Attachments.DeleteOnTermination",
-	"attachment.device": "Attachments.Device", "attachment.instance-id": "Attachments.InstanceId", "attachment.status": "Attachments.State",
-	"availability-zone": "AvailabilityZone", "availability-zone-id": "AvailabilityZoneId", "create-time": "CreateTime", "encrypted": "Encrypted",
-	"fast-restored": "FastRestored", "multi-attach-enabled": "MultiAttachEnabled", "operator.managed": "", "operator.principal": "", "size": "Size",
-	"snapshot-id": "SnapshotId", "source-volume-id": "", "status": "State", "volume-id": "VolumeId", "volume-type": "VolumeType",
+	{"attachment.attach-time", "Attachments.AttachTime"}, {"attachment.delete-on-termination", "Attachments.DeleteOnTermination"},
+	{"attachment.device", "Attachments.Device"}, {"attachment.instance-id", "Attachments.InstanceId"}, {"attachment.status", "Attachments.State"},
+	{"availability-zone", "AvailabilityZone"}, {"availability-zone-id", "AvailabilityZoneId"}, {"create-time", "CreateTime"}, {"encrypted", "Encrypted"},
+	{"fast-restored", "FastRestored"}, {"multi-attach-enabled", "MultiAttachEnabled"}, {"operator.managed", ""}, {"operator.principal", ""}, {"size", "Size"},
+	{"snapshot-id", "SnapshotId"}, {"source-volume-id", ""}, {"status", "State"}, {"volume-id", "VolumeId"}, {"volume-type", "VolumeType"},
 }
 
 func (s *state) DescribeVolumes(ctx context.Context, in *ec2.DescribeVolumesInput) (*ec2.DescribeVolumesOutput, error) {

@@ -403,13 +403,13 @@ func (s *state) DeleteVpc(ctx context.Context, in *ec2.DeleteVpcInput) (*ec2.Del
 }
 
 var vpcFilters = filters{
-	"cidr": "CidrBlock", "cidr-block-association.cidr-block": "CidrBlockAssociationSet.CidrBlock",
-	"cidr-block-association.association-id": "CidrBlockAssociationSet.AssociationId",
-	"cidr-block-association.state":          "CidrBlockAssociationSet.CidrBlockState.State",
-	"dhcp-options-id":                       "DhcpOptionsId", "ipv6-cidr-block-association.ipv6-cidr-block": "",
-	"ipv6-cidr-block-association.ipv6-pool": "", "ipv6-cidr-block-association.association-id": "",
-	"ipv6-cidr-block-association.state": "", "is-default": "IsDefault", "isDefault": "IsDefault",
-	"owner-id": "OwnerId", "state": "State", "vpc-id": "VpcId",
+	{"cidr", "CidrBlock"}, {"cidr-block-association.cidr-block", "CidrBlockAssociationSet.CidrBlock"},
+	{"cidr-block-association.association-id", "CidrBlockAssociationSet.AssociationId"},
+	{"cidr-block-association.state", "CidrBlockAssociationSet.CidrBlockState.State"},
+	{"dhcp-options-id", "DhcpOptionsId"}, {"ipv6-cidr-block-association.ipv6-cidr-block", ""},
+	{"ipv6-cidr-block-association.ipv6-pool", ""}, {"ipv6-cidr-block-association.association-id", ""},
+	{"ipv6-cidr-block-association.state", ""}, {"is-default", "IsDefault"}, {"isDefault", "IsDefault"},
+	{"owner-id", "OwnerId"}, {"state", "State"}, {"vpc-id", "VpcId"},
 }
 
 func (s *state) DescribeVpcs(ctx context.Context, in *ec2.DescribeVpcsInput) (*ec2.DescribeVpcsOutput, error) {
@@ -485,7 +485,7 @@ func defaultDhcp(c wire.Caller) types.DhcpOptions {
 		{Key: aws.String("domain-name"), Values: value(domain)}, {Key: aws.String("domain-name-servers"), Values: value("AmazonProvidedDNS")}}}
 }
 
-var dhcpFilters = filters{"dhcp-options-id": "DhcpOptionsId", "key": "DhcpConfigurations.Key", "value": "DhcpConfigurations.Values.Value", "owner-id": "OwnerId"}
+var dhcpFilters = filters{{"dhcp-options-id", "DhcpOptionsId"}, {"key", "DhcpConfigurations.Key"}, {"value", "DhcpConfigurations.Values.Value"}, {"owner-id", "OwnerId"}}
 
 func (s *state) DescribeDhcpOptions(ctx context.Context, in *ec2.DescribeDhcpOptionsInput) (*ec2.DescribeDhcpOptionsOutput, error) {
 	n, err := s.networkOf(wire.CallerFrom(ctx))
@@ -497,11 +497,11 @@ func (s *state) DescribeDhcpOptions(ctx context.Context, in *ec2.DescribeDhcpOpt
 }
 
 var aclFilters = filters{
-	"association.association-id": "Associations.NetworkAclAssociationId", "association.network-acl-id": "Associations.NetworkAclId",
-	"association.subnet-id": "Associations.SubnetId", "default": "IsDefault", "entry.cidr": "Entries.CidrBlock", "entry.egress": "Entries.Egress",
-	"entry.icmp.code": "", "entry.icmp.type": "", "entry.ipv6-cidr": "", "entry.port-range.from": "", "entry.port-range.to": "",
-	"entry.protocol": "Entries.Protocol", "entry.rule-action": "Entries.RuleAction", "entry.rule-number": "Entries.RuleNumber",
-	"network-acl-id": "NetworkAclId", "owner-id": "OwnerId", "vpc-id": "VpcId",
+	{"association.association-id", "Associations.NetworkAclAssociationId"}, {"association.network-acl-id", "Associations.NetworkAclId"},
+	{"association.subnet-id", "Associations.SubnetId"}, {"default", "IsDefault"}, {"entry.cidr", "Entries.CidrBlock"}, {"entry.egress", "Entries.Egress"},
+	{"entry.icmp.code", ""}, {"entry.icmp.type", ""}, {"entry.ipv6-cidr", ""}, {"entry.port-range.from", ""}, {"entry.port-range.to", ""},
+	{"entry.protocol", "Entries.Protocol"}, {"entry.rule-action", "Entries.RuleAction"}, {"entry.rule-number", "Entries.RuleNumber"},
+	{"network-acl-id", "NetworkAclId"}, {"owner-id", "OwnerId"}, {"vpc-id", "VpcId"},
 }
 
 func (s *state) DescribeNetworkAcls(ctx context.Context, in *ec2.DescribeNetworkAclsInput) (*ec2.DescribeNetworkAclsOutput, error) {

@@ -47,7 +47,7 @@ func prefixList(region, service string) string {
 	return ""
 }
 
-var prefixListFilters = filters{"prefix-list-id": "PrefixListId", "prefix-list-name": "PrefixListName"}
+var prefixListFilters = filters{{"prefix-list-id", "PrefixListId"}, {"prefix-list-name", "PrefixListName"}}
 
 // DescribePrefixLists lists AWS's prefix lists. They have no addresses here; on AWS the
 // addresses change daily.
@@ -273,7 +273,7 @@ func (s *state) DeleteVpcEndpoints(ctx context.Context, in *ec2.DeleteVpcEndpoin
 }
 
 var endpointFilters = filters{
-	"ip-address-type": "IpAddressType", "service-name": "ServiceName", "vpc-id": "VpcId", "vpc-endpoint-id": "VpcEndpointId", "vpc-endpoint-state": "State", "vpc-endpoint-type": "VpcEndpointType",
+	{"ip-address-type", "IpAddressType"}, {"service-name", "ServiceName"}, {"vpc-id", "VpcId"}, {"vpc-endpoint-id", "VpcEndpointId"}, {"vpc-endpoint-state", "State"}, {"vpc-endpoint-type", "VpcEndpointType"},
 }
 
 // DescribeVpcEndpoints lists VPC endpoints.

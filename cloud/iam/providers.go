@@ -5,14 +5,13 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"bake/cloud/api/iam"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -23,7 +22,7 @@ type provider struct {
 	ARN string
 }
 
-var thumbprint = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-fA-F]{40}$`) })
+var thumbprint = lazyregexp.New(`^[0-9a-fA-F]{40}$`)
 
 // CreateOpenIDConnectProvider registers an issuer. The issuer is not contacted until one
 // of its tokens is used.
@@ -36,7 +35,7 @@ func (s *Service) CreateOpenIDConnectProvider(ctx context.Context, in *iam.Creat
 		return nil, wire.Errorf("LimitExceeded", "Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: 100")
 	case len(in.ThumbprintList) > 5:
 		return nil, wire.Errorf("InvalidInput", "Thumbprint list must contain fewer than 5 entries.")
-	case slices.ContainsFunc(in.ThumbprintList, func(t string) bool { return !thumbprint().MatchString(t) }):
+	case slices.ContainsFunc(in.ThumbprintList, func(t string) bool { return !thumbprint.Get().MatchString(t) }):
 		return nil, wire.Errorf("ValidationError", "Thumbprints must be 40 hexadecimal digits: the SHA-1 of a certificate.")
 	case slices.ContainsFunc(in.ClientIDList, func(id string) bool { return id == "" || len(id) > 255 }):
 		return nil, wire.Errorf("ValidationError", "Client ids must have 1 to 255 characters.")

@@ -13,14 +13,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"regexp"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"bake/cloud/api/iam"
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -89,8 +88,8 @@ func (s *Service) read(id string, f func(*account) error) error {
 }
 
 var (
-	entityName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w+=,.@-]{1,128}$`) })
-	entityPath = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/|/[!-~]+/)$`) })
+	entityName = lazyregexp.New(`^[\w+=,.@-]{1,128}$`)
+	entityPath = lazyregexp.New(`^(/|/[!-~]+/)$`)
 )
 
 // longestRole is the maximum length of a role's name; other names are limited only by
@@ -101,7 +100,7 @@ func checkName(parameter string, name *string) error {
 	if n := aws.ToString(name); parameter == "roleName" && len(n) > longestRole {
 		return wire.Errorf("ValidationError", "1 validation error detected: Value '%s' at 'roleName' failed to satisfy constraint: Member must have length less than or equal to %d", n, longestRole)
 	}
-	if !entityName().MatchString(aws.ToString(name)) {
+	if !entityName.Get().MatchString(aws.ToString(name)) {
 		return wire.Errorf("ValidationError", "The specified value for %s is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-", parameter)
 	}
 	return nil
@@ -111,7 +110,7 @@ func checkPath(path *string) (string, error) {
 	if path == nil {
 		return "/", nil
 	}
-	if !entityPath().MatchString(*path) {
+	if !entityPath.Get().MatchString(*path) {
 		return "", wire.Errorf("ValidationError", "The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters.")
 	}
 	return *path, nil

@@ -2,10 +2,10 @@ package image
 
 import (
 	"fmt"
-	"regexp"
 	"sort"
-	"sync"
 	"time"
+
+	"bake/cloud/lazyregexp"
 )
 
 // Base is a root file system to make images from.
@@ -27,10 +27,10 @@ type Base struct {
 // nothing refers to them.
 const ImportPrefix = "import-"
 
-var basePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`) })
+var basePattern = lazyregexp.New(`^[a-z0-9][a-z0-9._-]{0,127}$`)
 
 func checkBaseName(name string) error {
-	if !basePattern().MatchString(name) {
+	if !basePattern.Get().MatchString(name) {
 		return fmt.Errorf("base name %q: use lower-case letters, digits, '.', '_' and '-'", name)
 	}
 	return nil

@@ -8,8 +8,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
+
+	"bake/cloud/lazyregexp"
 )
 
 // ReleaseInfo describes a release to users of its base.
@@ -115,14 +116,14 @@ func anyFile(layers, names []string) bool {
 }
 
 var (
-	imageIDPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-[0-9a-f]{8}([0-9a-f]{9})?$`) })
-	digits         = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\d+`) })
+	imageIDPattern = lazyregexp.New(`^ami-[0-9a-f]{8}([0-9a-f]{9})?$`)
+	digits         = lazyregexp.New(`\d+`)
 )
 
 // Alias publishes the base of a release under an AMI id of AWS, in every region, so that templates
 // with that id work.
 func (s *Store) Alias(id, releaseID string) error {
-	if !imageIDPattern().MatchString(id) {
+	if !imageIDPattern.Get().MatchString(id) {
 		return fmt.Errorf("image id %q: it must have the form ami-0123456789abcdef0", id)
 	}
 	r, err := s.release(releaseID)
@@ -163,7 +164,7 @@ func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
 // newest one.
 func (r release) versionIn(name string, of series) (version string, ok bool) {
 	newest := of.Versions[len(of.Versions)-1]
-	pattern := digits().ReplaceAllStringFunc(regexp.QuoteMeta(newest), func(run string) string {
+	pattern := digits.Get().ReplaceAllStringFunc(regexp.QuoteMeta(newest), func(run string) string {
 		if len(run) == 8 {
 			return `\d{8}`
 		}

@@ -7,13 +7,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"bake/cloud/lazyregexp"
 )
 
 // Publication is an image that a publisher offers on EC2, and the local base that provides its
@@ -98,17 +98,17 @@ func (s *Store) made(id string) bool {
 }
 
 var (
-	ownerPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9]{12}$`) })
+	ownerPattern = lazyregexp.New(`^[0-9]{12}$`)
 	// EC2 API Reference, CreateImage, parameter Name.
-	namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`) })
+	namePattern = lazyregexp.New(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`)
 )
 
 // CheckNames returns an error unless an image can have this owner and this name.
 func CheckNames(owner, name string) error {
-	if !ownerPattern().MatchString(owner) {
+	if !ownerPattern.Get().MatchString(owner) {
 		return fmt.Errorf("owner %q: use an account id of 12 digits", owner)
 	}
-	if !namePattern().MatchString(name) {
+	if !namePattern.Get().MatchString(name) {
 		return fmt.Errorf("image name %q: use 3 to 128 letters, digits, spaces and ()[]./-'@_", name)
 	}
 	return nil

@@ -110,7 +110,7 @@ func tooNarrow(p Publication, filters map[string][]string) string {
 func (s *Store) missing(owners []string, names string) string {
 	owner := ""
 	for _, o := range owners {
-		if ownerPattern().MatchString(o) {
+		if ownerPattern.Get().MatchString(o) {
 			owner = o
 			break
 		}

@@ -26,7 +26,7 @@ func NewLayerID() LayerID {
 // On error, or if the process dies during the call and the layer does not exist, upper is unchanged
 // and [Store.Has] returns false.
 func (s *Store) Freeze(ctx context.Context, id LayerID, upper confined.Dir) error {
-	if !layerPattern().MatchString(string(id)) {
+	if !layerPattern.Get().MatchString(string(id)) {
 		return fmt.Errorf("make a layer: %q is not a layer id", id)
 	}
 	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)

@@ -1,12 +1,12 @@
 package image
 
 import (
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"time"
+
+	"bake/cloud/lazyregexp"
 )
 
 // publisher is an account that publishes images on EC2.
@@ -247,11 +247,11 @@ func unameArch(arch string) string {
 	return EC2Arch(arch)
 }
 
-var datePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\d{8}`) })
+var datePattern = lazyregexp.New(`\d{8}`)
 
 // dateOf returns the date in the version of an image; zero if there is none.
 func dateOf(version string) time.Time {
-	day, err := time.Parse("20060102", datePattern().FindString(version))
+	day, err := time.Parse("20060102", datePattern.Get().FindString(version))
 	if err != nil {
 		return time.Time{}
 	}

@@ -32,15 +32,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"bake/cloud/confined"
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/machine"
 )
 
@@ -325,7 +324,7 @@ func (s *Store) lockRecords(ctx context.Context) (unlock func(), err error) {
 // Remove deletes a layer. It is not an error if the layer does not exist. The caller knows that no
 // image uses it; a layer of a base is not deleted.
 func (s *Store) Remove(ctx context.Context, id LayerID) error {
-	if !layerPattern().MatchString(string(id)) {
+	if !layerPattern.Get().MatchString(string(id)) {
 		return fmt.Errorf("layer %q: %w", id, ErrNotFound)
 	}
 	bases, err := s.Bases()
@@ -439,13 +438,13 @@ func (s *Store) unnamed(madeBefore time.Time) ([]string, error) {
 	return names, nil
 }
 
-var layerPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^layer-[0-9a-f]{16}$`) })
+var layerPattern = lazyregexp.New(`^layer-[0-9a-f]{16}$`)
 
 func (s *Store) recordPath(id LayerID) string { return s.path("layers", string(id)+".json") }
 
 func (s *Store) record(id LayerID) (layerRecord, error) {
 	var r layerRecord
-	if !layerPattern().MatchString(string(id)) {
+	if !layerPattern.Get().MatchString(string(id)) {
 		return r, fmt.Errorf("layer %q: %w", id, ErrNotFound)
 	}
 	if err := readRecord(s.recordPath(id), &r); err != nil {

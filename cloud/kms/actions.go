@@ -9,17 +9,16 @@ import (
 	_ "crypto/sha256" // registers the hash of the algorithms
 	_ "crypto/sha512"
 	"crypto/x509"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"bake/cloud/api/kms"
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -119,12 +118,12 @@ func (s *state) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDele
 	return out, s.keys.Put(durable.NameID(c.Account, c.Region, k.ID), &next)
 }
 
-var aliasPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^alias/[a-zA-Z0-9/_-]+$`) })
+var aliasPattern = lazyregexp.New(`^alias/[a-zA-Z0-9/_-]+$`)
 
 // CreateAlias creates an alias of a key.
 func (s *state) CreateAlias(ctx context.Context, in *kms.CreateAliasInput) (*kms.CreateAliasOutput, error) {
 	c := wire.CallerFrom(ctx)
-	if !aliasPattern().MatchString(*in.AliasName) || strings.HasPrefix(*in.AliasName, "alias/aws/") {
+	if !aliasPattern.Get().MatchString(*in.AliasName) || strings.HasPrefix(*in.AliasName, "alias/aws/") {
 		return nil, wire.Errorf("InvalidAliasNameException", "Alias name %s is not valid.", *in.AliasName)
 	}
 	if strings.Contains(*in.TargetKeyId, "alias/") {

@@ -8,15 +8,14 @@ import (
 	"hash"
 	"io"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
-var sha256Hex = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
+var sha256Hex = lazyregexp.New(`^[0-9a-f]{64}$`)
 
 // Payload returns the value that a request's signature has for the body, and a reader of
 // the body's content. If the signature covers the content, the reader fails at the end if
@@ -28,7 +27,7 @@ func Payload(r *http.Request) (hash string, body io.Reader, err error) {
 		return hash, r.Body, nil
 	case hash == "STREAMING-UNSIGNED-PAYLOAD-TRAILER":
 		return hash, &chunks{r: bufio.NewReader(r.Body)}, nil
-	case sha256Hex().MatchString(hash):
+	case sha256Hex.Get().MatchString(hash):
 		return hash, &signed{r.Body, sha256.New(), hash}, nil
 	case strings.HasPrefix(hash, "STREAMING-"):
 		return "", nil, &wire.Error{Code: "NotImplemented", Status: http.StatusNotImplemented,

@@ -20,12 +20,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -217,7 +216,7 @@ func (s *buckets) find(q *request) (bucket, error) {
 	var b bucket
 	err := s.read(&b, q.bucket, "bucket.json")
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || !bucketName().MatchString(q.bucket):
+	case errors.Is(err, fs.ErrNotExist) || !bucketName.Get().MatchString(q.bucket):
 		return b, &wire.Error{Code: "NoSuchBucket", Message: "The specified bucket does not exist", Status: http.StatusNotFound}
 	case err != nil:
 		return b, err
@@ -254,12 +253,12 @@ func (s *buckets) write(record any, elements ...string) error {
 }
 
 var (
-	bucketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`) })
-	address    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d+\.\d+\.\d+\.\d+$`) })
+	bucketName = lazyregexp.New(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	address    = lazyregexp.New(`^\d+\.\d+\.\d+\.\d+$`)
 )
 
 func (s *buckets) createBucket(q *request) error {
-	if !bucketName().MatchString(q.bucket) || address().MatchString(q.bucket) || strings.Contains(q.bucket, "..") {
+	if !bucketName.Get().MatchString(q.bucket) || address.Get().MatchString(q.bucket) || strings.Contains(q.bucket, "..") {
 		return wire.Errorf("InvalidBucketName", "The specified bucket is not valid.")
 	}
 	var in struct {

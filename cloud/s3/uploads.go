@@ -13,14 +13,13 @@ import (
 	"iter"
 	"net/http"
 	"os"
-	"regexp"
 	"sort"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/machine/layer"
 	"bake/cloud/wire"
 )
@@ -44,7 +43,7 @@ type part struct {
 	Modified time.Time
 }
 
-var uploadID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f-]{36}$`) })
+var uploadID = lazyregexp.New(`^[0-9a-f-]{36}$`)
 
 // upload is findUpload for callers that do not hold the lock.
 func (s *Service) upload(q *request) (upload, error) {
@@ -60,7 +59,7 @@ func (s *buckets) findUpload(q *request) (upload, error) {
 	id := q.URL.Query().Get("uploadId")
 	gone := &wire.Error{Code: "NoSuchUpload", Status: http.StatusNotFound,
 		Message: "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."}
-	if !uploadID().MatchString(id) {
+	if !uploadID.Get().MatchString(id) {
 		return u, gone
 	}
 	err := s.read(&u, q.bucket, "uploads", id, "upload.json")

@@ -3,26 +3,25 @@ package secretsmanager
 import (
 	"cmp"
 	"context"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"bake/cloud/api/secretsmanager"
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
-var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]+$`) })
+var namePattern = lazyregexp.New(`^[A-Za-z0-9/_+=.@!-]+$`)
 
 // CreateSecret creates a secret, with its first version if a value is given.
 func (s *state) CreateSecret(ctx context.Context, in *secretsmanager.CreateSecretInput) (*secretsmanager.CreateSecretOutput, error) {
 	c := wire.CallerFrom(ctx)
-	if !namePattern().MatchString(*in.Name) {
+	if !namePattern.Get().MatchString(*in.Name) {
 		return nil, invalid("Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!")
 	}
 	if len(in.AddReplicaRegions) > 0 {

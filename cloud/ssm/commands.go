@@ -11,7 +11,6 @@ import (
 	"sort"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -19,6 +18,7 @@ import (
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/cloud/api/ssm"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -155,7 +155,7 @@ func (s *Service) checkCommand(c wire.Caller, in *ssm.SendCommandInput) error {
 		name    string
 		value   *string
 		pattern *regexp.Regexp
-	}{{"maxConcurrency", in.MaxConcurrency, concurrencyShare()}, {"maxErrors", in.MaxErrors, errorShare()}} {
+	}{{"maxConcurrency", in.MaxConcurrency, concurrencyShare.Get()}, {"maxErrors", in.MaxErrors, errorShare.Get()}} {
 		if share.value != nil && !share.pattern.MatchString(*share.value) {
 			return validation("1 validation error detected: Value '%s' at '%s' failed to satisfy constraint: Member must satisfy regular expression pattern: %s", *share.value, share.name, share.pattern)
 		}
@@ -171,11 +171,11 @@ func (s *Service) checkCommand(c wire.Caller, in *ssm.SendCommandInput) error {
 
 // The formats of MaxConcurrency and MaxErrors: a number of instances or a percentage.
 var (
-	concurrencyShare = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([1-9][0-9]*|[1-9][0-9]%|[1-9]%|100%)$`) })
-	errorShare       = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([1-9][0-9]*|[0]|[1-9][0-9]%|[0-9]%|100%)$`) })
+	concurrencyShare = lazyregexp.New(`^([1-9][0-9]*|[1-9][0-9]%|[1-9]%|100%)$`)
+	errorShare       = lazyregexp.New(`^([1-9][0-9]*|[0]|[1-9][0-9]%|[0-9]%|100%)$`)
 )
 
-var reference = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`{{ *ssm:([A-Za-z0-9_./:-]+) *}}`) })
+var reference = lazyregexp.New(`{{ *ssm:([A-Za-z0-9_./:-]+) *}}`)
 
 // resolved returns the parameters of a document with {{ssm:NAME}} replaced by the values
 // in the Parameter Store.
@@ -185,8 +185,8 @@ func (s *Service) resolved(ctx context.Context, parameters map[string][]string) 
 		out[name] = make([]string, 0, len(values))
 		for _, value := range values {
 			var failed error
-			text := reference().ReplaceAllStringFunc(value, func(written string) string {
-				found, err := s.referred(ctx, reference().FindStringSubmatch(written)[1])
+			text := reference.Get().ReplaceAllStringFunc(value, func(written string) string {
+				found, err := s.referred(ctx, reference.Get().FindStringSubmatch(written)[1])
 				failed = cmp.Or(failed, err)
 				return found
 			})

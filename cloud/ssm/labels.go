@@ -3,25 +3,24 @@ package ssm
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"bake/cloud/api/ssm"
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
 const maxLabels = 10 // of a version
 
-var labelPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_.-][A-Za-z0-9_.-]{0,99}$`) })
+var labelPattern = lazyregexp.New(`^[A-Za-z_.-][A-Za-z0-9_.-]{0,99}$`)
 
 func validLabel(label string) bool {
 	lower := strings.ToLower(label)
-	return labelPattern().MatchString(label) && !strings.HasPrefix(lower, "aws") && !strings.HasPrefix(lower, "ssm")
+	return labelPattern.Get().MatchString(label) && !strings.HasPrefix(lower, "aws") && !strings.HasPrefix(lower, "ssm")
 }
 
 // relabel calls f with a copy of a parameter's versions and the one with that number, or

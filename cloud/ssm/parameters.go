@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -16,6 +15,7 @@ import (
 
 	"bake/cloud/api/ssm"
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -77,14 +77,14 @@ func validation(format string, args ...any) error {
 // errNotFound returns the error for a missing parameter. It has no message on AWS either.
 func errNotFound() error { return &wire.Error{Code: "ParameterNotFound"} }
 
-var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9_.\-/]+$`) })
+var namePattern = lazyregexp.New(`^[a-zA-Z0-9_.\-/]+$`)
 
 func checkName(c wire.Caller, name string) error {
 	top := strings.ToLower(strings.TrimPrefix(name, "/"))
 	switch {
 	case strings.HasPrefix(name, "/aws/"):
 		return wire.Errorf("AccessDeniedException", "No access to reserved parameter name: %s.", name)
-	case !namePattern().MatchString(name), strings.HasPrefix(top, "aws"), strings.HasPrefix(top, "ssm"), strings.HasSuffix(name, "/"), strings.Contains(name, "//"):
+	case !namePattern.Get().MatchString(name), strings.HasPrefix(top, "aws"), strings.HasPrefix(top, "ssm"), strings.HasSuffix(name, "/"), strings.Contains(name, "//"):
 		return validation(`Parameter name: can't be prefixed with "aws" or "ssm" (case-insensitive). If formed as a path, it can consist of sub-paths divided by slash symbol; each sub-path can be formed as a mix of letters, numbers and the following 3 symbols .-_`)
 	case strings.Contains(name, "/") && name[0] != '/':
 		return validation("Parameter name must be a fully qualified name.")
@@ -194,14 +194,14 @@ func (p *parameter) setTier(in *ssm.PutParameterInput) error {
 	return nil
 }
 
-var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`) })
+var imageID = lazyregexp.New(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`)
 
 // check reports an invalid value for a parameter of that type.
 func (v *version) check(kind ssm.ParameterType, key *string) error {
 	switch v.DataType {
 	case textType:
 	case imageType:
-		if !imageID().MatchString(v.Value) {
+		if !imageID.Get().MatchString(v.Value) {
 			return validation("The parameter value %s is not the id of an image, as its data type aws:ec2:image requires.", v.Value)
 		}
 	default:
@@ -326,7 +326,7 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParameters
 		return nil, err
 	}
 	path := *in.Path
-	if path[0] != '/' || !namePattern().MatchString(path) {
+	if path[0] != '/' || !namePattern.Get().MatchString(path) {
 		return nil, validation("The parameter doesn't meet the parameter name requirements. The parameter name must begin with a forward slash \"/\". It can't be prefixed with \"aws\" or \"ssm\" (case-insensitive).")
 	}
 	public, err := s.public(ctx, path)

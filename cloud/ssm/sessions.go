@@ -8,10 +8,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -20,6 +18,7 @@ import (
 
 	"bake/cloud/api/ssm"
 	"bake/cloud/durable"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/machine"
 	"bake/cloud/wire"
 )
@@ -47,7 +46,7 @@ type Machines interface {
 	DescribeInstances(context.Context, *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error)
 }
 
-var targetPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^i-[0-9a-f]{8,17}$`) })
+var targetPattern = lazyregexp.New(`^i-[0-9a-f]{8,17}$`)
 
 // portDocument is the only document that sessions can use.
 const portDocument = "AWS-StartPortForwardingSession"
@@ -55,7 +54,7 @@ const portDocument = "AWS-StartPortForwardingSession"
 // StartSession starts a session that forwards a port of an instance.
 func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (*ssm.StartSessionOutput, error) {
 	c := wire.CallerFrom(ctx)
-	connected := targetPattern().MatchString(*in.Target) && s.opts.Machines.Managed(c, *in.Target)
+	connected := targetPattern.Get().MatchString(*in.Target) && s.opts.Machines.Managed(c, *in.Target)
 	if in.DocumentName == nil && connected {
 		return nil, wire.Errorf("InvalidDocument", "The embedded cloud has no shell sessions, only sessions of the document %s.", portDocument)
 	}

@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -17,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts/types"
 
 	"bake/cloud/authorization"
+	"bake/cloud/lazyregexp"
 	"bake/cloud/wire"
 )
 
@@ -57,8 +56,8 @@ func (s *Service) GetCallerIdentity(ctx context.Context, _ *sts.GetCallerIdentit
 }
 
 var (
-	sessionName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w+=,.@-]{2,64}$`) })
-	roleARN     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^arn:[a-z-]+:iam::\d{12}:role/.+$`) })
+	sessionName = lazyregexp.New(`^[\w+=,.@-]{2,64}$`)
+	roleARN     = lazyregexp.New(`^arn:[a-z-]+:iam::\d{12}:role/.+$`)
 )
 
 // The limits of a session's duration, in seconds.

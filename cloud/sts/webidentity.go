@@ -159,9 +159,9 @@ func checkRequest(arn, name string, duration *int32, policy *string) (seconds in
 		seconds = 3600
 	}
 	switch {
-	case !sessionName().MatchString(name):
+	case !sessionName.Get().MatchString(name):
 		return 0, wire.Errorf("ValidationError", "1 validation error detected: Value '%s' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*", name)
-	case !roleARN().MatchString(arn):
+	case !roleARN.Get().MatchString(arn):
 		return 0, wire.Errorf("ValidationError", "%s is invalid", arn)
 	case seconds < shortest || seconds > longest:
 		return 0, wire.Errorf("ValidationError", "1 validation error detected: Value '%d' at 'durationSeconds' failed to satisfy constraint: it must be from %d to %d", seconds, shortest, longest)

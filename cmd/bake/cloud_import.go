@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 
+	"bake/internal/lazyregexp"
 	"bake/internal/local"
 	"bake/run/localcloud"
 	"bake/step"
@@ -60,7 +59,7 @@ device and login user of the publisher's images.`,
 	return cmd
 }
 
-var accountPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{12}$`) })
+var accountPattern = lazyregexp.New(`^\d{12}$`)
 
 func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 	switch {
@@ -72,7 +71,7 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 		return usageError{fmt.Sprintf("-arch %s: it must be amd64 or arm64", o.arch), "bake cloud import"}
 	case o.as == "" && o.name == "":
 		return usageError{"name the image with -name, or the release that it replaces with -as", "bake cloud import"}
-	case o.as == "" && o.owner != "self" && !accountPattern().MatchString(o.owner):
+	case o.as == "" && o.owner != "self" && !accountPattern.Get().MatchString(o.owner):
 		return usageError{fmt.Sprintf("-owner %s: an account has 12 digits", o.owner), "bake cloud import"}
 	}
 	return p.withLocal(ctx, "", "", func(ctx context.Context, c *localcloud.Cloud) (err error) {

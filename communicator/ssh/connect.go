@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"bake/communicator/none"
 	"bake/internal/debuglog"
 	"bake/internal/delay"
+	"bake/internal/lazyregexp"
 	"bake/internal/prose"
 	"bake/step"
 )
@@ -201,15 +201,13 @@ func (e *authError) Error() string {
 
 // suggestedUser returns the user that a machine's message asks clients to log in as, or "".
 func suggestedUser(said string) string {
-	if m := suggestion().FindStringSubmatch(said); m != nil {
+	if m := suggestion.Get().FindStringSubmatch(said); m != nil {
 		return m[1]
 	}
 	return ""
 }
 
-var suggestion = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?i)log ?in as (?:the )?(?:user )?["']?([a-z_][a-z0-9_.-]*)["']? (?:user )?(?:rather|instead)`)
-})
+var suggestion = lazyregexp.New(`(?i)log ?in as (?:the )?(?:user )?["']?([a-z_][a-z0-9_.-]*)["']? (?:user )?(?:rather|instead)`)
 
 func (e *authError) Unwrap() error { return e.err }
 

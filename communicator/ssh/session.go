@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +17,16 @@ import (
 	"bake/internal/delay"
 )
 
+// silentError is the error of a machine that has not answered for so long.
+type silentError struct {
+	format string
+	time   time.Duration
+}
+
+func (e *silentError) Error() string { return fmt.Sprintf(e.format, e.time) }
+
 // errSilent is the error of a step that the machine does not answer in time.
-var errSilent = fmt.Errorf("the machine did not answer within %s", handshakeTimeout)
+var errSilent = &silentError{"the machine did not answer within %s", handshakeTimeout}
 
 // within returns the results of f. If ctx ends first it returns the cause of ctx; if f takes longer
 // than a login may, it returns errSilent. f itself cannot be stopped: a result that it returns too
@@ -98,7 +107,7 @@ func (s *session) attend(requests <-chan *ssh.Request) {
 				Lang       string
 			}
 			if err := ssh.Unmarshal(r.Payload, &signal); err == nil {
-				s.status, s.err = communicator.Status{Code: 128 + signals[signal.Name], Signal: signal.Name}, nil
+				s.status, s.err = communicator.Status{Code: 128 + max(slices.Index(signals, signal.Name), 0), Signal: signal.Name}, nil
 				exited()
 				ssh.DiscardRequests(requests)
 				return
@@ -111,9 +120,9 @@ func (s *session) attend(requests <-chan *ssh.Request) {
 	}
 }
 
-// signals are the numbers of the signals that RFC 4254 names.
-var signals = map[string]int{
-	"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": 15,
+// signals are the names of RFC 4254 for signals, at their numbers.
+var signals = []string{
+	1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 6: "ABRT", 8: "FPE", 9: "KILL", 10: "USR1", 11: "SEGV", 12: "USR2", 13: "PIPE", 14: "ALRM", 15: "TERM",
 }
 
 // errRefused is the error of a request that the machine has declined.
@@ -409,7 +418,7 @@ const (
 	deadAfter  = time.Minute
 )
 
-var errDead = fmt.Errorf("the machine did not answer for %s", deadAfter)
+var errDead = &silentError{"the machine did not answer for %s", deadAfter}
 
 // keepAlive sends keepalive requests until ctx ends, and closes a link that does not answer them.
 func (c *Client) keepAlive(ctx context.Context, l *link) {

@@ -2,12 +2,12 @@ package lang
 
 import (
 	"fmt"
-	"regexp"
-	"sync"
 
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
+
+	"bake/internal/lazyregexp"
 )
 
 // Limits on the result of one function call. Without them, a single call could exhaust
@@ -53,10 +53,10 @@ func narrow(args []cty.Value) error {
 	return nil
 }
 
-var wideVerb = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`%[-+# 0-9.\[\]]*[0-9]{5}`) })
+var wideVerb = lazyregexp.New(`%[-+# 0-9.\[\]]*[0-9]{5}`)
 
 func narrowVerbs(args []cty.Value) error {
-	if v, _ := args[0].Unmark(); settled(v) && wideVerb().MatchString(v.AsString()) {
+	if v, _ := args[0].Unmark(); settled(v) && wideVerb.Get().MatchString(v.AsString()) {
 		return function.NewArgErrorf(0, "a width or precision in it is greater than %d", maxPad)
 	}
 	return nil

@@ -29,11 +29,9 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -41,6 +39,7 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 	"github.com/zclconf/go-cty/cty/gocty"
 
+	"bake/internal/lazyregexp"
 	"bake/internal/prose"
 )
 
@@ -313,14 +312,14 @@ func (d *decoder) body(body hcl.Body, v reflect.Value) {
 }
 
 // suggested matches what the parser suggests for an unknown name.
-var suggested = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`Did you mean "([^"]+)"\?`) })
+var suggested = lazyregexp.New(`Did you mean "([^"]+)"\?`)
 
 // Misspelt returns the names that were probably meant by the unknown ones in diags, and the
 // diagnostics without those that follow from that: required arguments that are missing.
 func Misspelt(diags hcl.Diagnostics) (hcl.Diagnostics, map[string]bool) {
 	meant, follows := map[string]bool{}, map[string]bool{}
 	for _, d := range diags {
-		if m := suggested().FindStringSubmatch(d.Detail); m != nil {
+		if m := suggested.Get().FindStringSubmatch(d.Detail); m != nil {
 			meant[m[1]] = true
 			follows[fmt.Sprintf("The argument %q is required, but no definition was found.", m[1])] = true
 		}

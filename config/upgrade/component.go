@@ -138,7 +138,7 @@ func (c *converter) hasType(v value, what string) bool {
 	switch {
 	case t.kind == null:
 		c.fail(head(v.rng), "No type", "This %s has no type. It was left out.", what)
-	case t.kind != text || !typeName().MatchString(t.text):
+	case t.kind != text || !typeName.Get().MatchString(t.text):
 		c.fail(head(t.rng), "Not a type", "The type of a %s must be a name such as \"amazon-ebs\" or \"shell\". This %[1]s was left out.", what)
 	default:
 		return true

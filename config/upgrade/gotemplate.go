@@ -6,11 +6,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"text/template/parse"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"bake/internal/lazyregexp"
 )
 
 // where is the part of a template that a string belongs to. It determines what the string
@@ -123,10 +124,10 @@ func (c *converter) text(s string, at hcl.Range, w where) []piece {
 			c.keep(seg.text, at, w)
 		default:
 			// A converted action no longer removes the adjacent white space.
-			if i > 0 && converted[i-1] != "" && trimAfter().MatchString(segs[i-1].text) {
+			if i > 0 && converted[i-1] != "" && trimAfter.Get().MatchString(segs[i-1].text) {
 				seg.text = strings.TrimLeft(seg.text, " \t\r\n")
 			}
-			if i+1 < len(segs) && converted[i+1] != "" && trimBefore().MatchString(segs[i+1].text) {
+			if i+1 < len(segs) && converted[i+1] != "" && trimBefore.Get().MatchString(segs[i+1].text) {
 				seg.text = strings.TrimRight(seg.text, " \t\r\n")
 			}
 		}
@@ -139,8 +140,8 @@ func (c *converter) text(s string, at hcl.Range, w where) []piece {
 }
 
 var (
-	trimBefore = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\{\{-\s`) })
-	trimAfter  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\s-\}\}$`) })
+	trimBefore = lazyregexp.New(`^\{\{-\s`)
+	trimAfter  = lazyregexp.New(`\s-\}\}$`)
 )
 
 func appendLit(out []piece, s string) []piece {
@@ -233,32 +234,35 @@ func (k *caller) arg(n parse.Node) (string, bool) {
 
 // calls are the functions of JSON templates that HCL also has, by name and number of
 // arguments. In the expression, $1 is replaced by the first argument.
-var calls = map[string]string{
-	"isotime/1":                "legacy_isotime($1)",
-	"strftime/1":               "legacy_strftime($1)",
-	"template_dir/0":           "path.root",
-	"pwd/0":                    "path.cwd",
-	"uuid/0":                   "uuidv4()",
-	"packer_version/0":         "packer.version",
-	"upper/1":                  "upper($1)",
-	"lower/1":                  "lower($1)",
-	"replace_all/3":            "replace($3, $1, $2)",
-	"split/3":                  "split($2, $1)[$3]",
-	"consul_key/1":             "consul_key($1)",
-	"vault/2":                  "vault($1, $2)",
-	"aws_secretsmanager_raw/1": "aws_secretsmanager_raw($1)",
+var calls = []struct{ form, text string }{
+	{"isotime/1", "legacy_isotime($1)"},
+	{"strftime/1", "legacy_strftime($1)"},
+	{"template_dir/0", "path.root"},
+	{"pwd/0", "path.cwd"},
+	{"uuid/0", "uuidv4()"},
+	{"packer_version/0", "packer.version"},
+	{"upper/1", "upper($1)"},
+	{"lower/1", "lower($1)"},
+	{"replace_all/3", "replace($3, $1, $2)"},
+	{"split/3", "split($2, $1)[$3]"},
+	{"consul_key/1", "consul_key($1)"},
+	{"vault/2", "vault($1, $2)"},
+	{"aws_secretsmanager_raw/1", "aws_secretsmanager_raw($1)"},
 }
 
 // call converts a call of one of the functions of JSON templates. Arguments are HCL
 // expressions; an argument that is a name must be constant.
 func (k *caller) call(name string, args []string, top bool) (string, bool) {
 	form := name + "/" + strconv.Itoa(len(args))
-	if text, ok := calls[form]; ok {
+	for _, c := range calls {
+		if c.form != form {
+			continue
+		}
 		var pairs []string
 		for i, arg := range args {
 			pairs = append(pairs, "$"+strconv.Itoa(i+1), arg)
 		}
-		return strings.NewReplacer(pairs...).Replace(text), true
+		return strings.NewReplacer(pairs...).Replace(c.text), true
 	}
 	switch form {
 	case "user/1":
@@ -291,7 +295,7 @@ func (k *caller) call(name string, args []string, top bool) (string, bool) {
 	case "aws_secretsmanager/1", "aws_secretsmanager/2":
 		return k.c.secret(args), true
 	}
-	if name == "printf" && len(args) > 1 && printfSubset().MatchString(args[0]) {
+	if name == "printf" && len(args) > 1 && printfSubset.Get().MatchString(args[0]) {
 		return "format(" + strings.ReplaceAll(args[0], "%v", "%s") + ", " + strings.Join(args[1:], ", ") + ")", true
 	}
 	return "", false
@@ -325,7 +329,7 @@ func plain(e string) (string, bool) {
 }
 
 // printfSubset is what printf and HCL's format mean the same by, of strings.
-var printfSubset = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^"([^%$\\]|%[sv%])*"$`) })
+var printfSubset = lazyregexp.New(`^"([^%$\\]|%[sv%])*"$`)
 
 func (w where) hasSource() bool {
 	return w.block == "builder" || w.block == "provisioner" || w.block == "post-processor"
@@ -354,15 +358,13 @@ var kept = []string{
 }
 
 var (
-	goString = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile("`[^`]*`" + `|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|/\*(?s:.*?)\*/`)
-	})
-	goWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[.$]?[A-Za-z_][A-Za-z0-9_.]*`) })
+	goString = lazyregexp.New("`[^`]*`" + `|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|/\*(?s:.*?)\*/`)
+	goWord   = lazyregexp.New(`[.$]?[A-Za-z_][A-Za-z0-9_.]*`)
 )
 
 // keep checks an action that stays in the string.
 func (c *converter) keep(action string, at hcl.Range, w where) {
-	for _, word := range goWord().FindAllString(goString().ReplaceAllString(action, ""), -1) {
+	for _, word := range goWord.Get().FindAllString(goString.Get().ReplaceAllString(action, ""), -1) {
 		switch {
 		case word[0] == '.' || word[0] == '$':
 		case word == "build_name":

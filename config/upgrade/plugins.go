@@ -1,13 +1,12 @@
 package upgrade
 
 import (
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"bake/internal/knownplugins"
+	"bake/internal/lazyregexp"
 )
 
 // requirePlugin notes the plugin that a component comes with.
@@ -21,7 +20,7 @@ func (c *converter) requirePlugin(component string) {
 	}
 }
 
-var typeName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`) })
+var typeName = lazyregexp.New(`^[A-Za-z][A-Za-z0-9_-]*$`)
 
 // singleBlocks are the options of well-known components that are a block with
 // nothing but plain values in it, where the shape of the value would make an

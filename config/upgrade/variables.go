@@ -2,12 +2,12 @@ package upgrade
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"bake/internal/lazyregexp"
 )
 
 // variables converts the user variables. A default may be constant or come from
@@ -76,13 +76,11 @@ func (c *converter) variables(root value) {
 func fixed(s string) bool {
 	segs, err := segments(s)
 	return err != nil || !slices.ContainsFunc(segs, func(seg segment) bool {
-		return seg.action && !envAction().MatchString(seg.text)
+		return seg.action && !envAction.Get().MatchString(seg.text)
 	})
 }
 
-var envAction = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile("^\\{\\{-?\\s*env\\s+(\"[^\"\\\\]*\"|`[^`]*`)\\s*-?\\}\\}$")
-})
+var envAction = lazyregexp.New("^\\{\\{-?\\s*env\\s+(\"[^\"\\\\]*\"|`[^`]*`)\\s*-?\\}\\}$")
 
 // circles returns one variable of each reference cycle, with the variables of the cycle in
 // order. Only this variable of a cycle needs a value.
@@ -127,7 +125,7 @@ func users(s string) (names []string) {
 	}
 	for _, seg := range segs {
 		if seg.action {
-			for _, m := range userCall().FindAllStringSubmatch(seg.text, -1) {
+			for _, m := range userCall.Get().FindAllStringSubmatch(seg.text, -1) {
 				names = append(names, m[1]+m[2])
 			}
 		}
@@ -135,9 +133,7 @@ func users(s string) (names []string) {
 	return names
 }
 
-var userCall = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile("\\buser\\s+(?:\"([^\"\\\\]*)\"|`([^`]*)`)")
-})
+var userCall = lazyregexp.New("\\buser\\s+(?:\"([^\"\\\\]*)\"|`([^`]*)`)")
 
 // addVariable declares a variable by its name in JSON.
 func (c *converter) addVariable(name string, at hcl.Range) *variable {

@@ -2,15 +2,14 @@ package bakefile
 
 import (
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"bake/config/lang"
 	"bake/config/schema"
 	"bake/golden/channels"
+	"bake/internal/lazyregexp"
 )
 
 // Channel are the arguments of a channel block. A channel is a Systems Manager parameter
@@ -40,11 +39,11 @@ type Channel struct {
 	Webhook string `hcl:"webhook,optional"`
 }
 
-var parameterName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,13}$`) })
+var parameterName = lazyregexp.New(`^/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,13}$`)
 
 // Validate implements [schema.Validator].
 func (h *Channel) Validate(c *schema.Checker) {
-	if h.Parameter != "" && (!parameterName().MatchString(h.Parameter) || strings.HasPrefix(strings.ToLower(h.Parameter), "/aws") || strings.HasPrefix(strings.ToLower(h.Parameter), "/ssm")) {
+	if h.Parameter != "" && (!parameterName.Get().MatchString(h.Parameter) || strings.HasPrefix(strings.ToLower(h.Parameter), "/aws") || strings.HasPrefix(strings.ToLower(h.Parameter), "/ssm")) {
 		c.Errorf(&h.Parameter, "Invalid parameter", "%q is not a name for a parameter: it is a path such as /golden/web/stable, of letters, digits and _.-, and does not begin with /aws or /ssm.", h.Parameter)
 	}
 	if h.Soak < 0 {
@@ -87,7 +86,7 @@ func (r *reader) parameters(i placed[Image], image string, builds int, taken map
 		switch other := taken[parameter]; {
 		case builds > 1:
 			r.complain(at, "Several builds make the image", "A channel names one image, and the image %s is made by %d builds. Give each an image block of its own.", image, builds)
-		case h.Parameter == "" && !parameterName().MatchString(parameter):
+		case h.Parameter == "" && !parameterName.Get().MatchString(parameter):
 			r.complain(at, "Invalid parameter", "%q is not a name for a parameter, which has letters, digits and _.-; set parameter.", parameter)
 		case key != "" && h.Parameter != "" && !strings.Contains(parameter, key):
 			r.complain(i.src.Range(&h.Parameter), "One parameter for several images", "Each image of for_each needs a parameter of its own. Write ${each.key} in it.")
@@ -116,7 +115,7 @@ func (o *Image) channels(c *schema.Checker, seen map[string]string) {
 	}
 	for i := range o.Channels {
 		h := &o.Channels[i]
-		if h.Parameter == "" && !parameterName().MatchString("/bake/image/"+h.Name) && h.Name != "" {
+		if h.Parameter == "" && !parameterName.Get().MatchString("/bake/image/"+h.Name) && h.Name != "" {
 			c.Errorf(&h.Name, "Invalid name", "%q cannot be part of the name of a parameter, which has letters, digits and _.-; set parameter.", h.Name)
 		}
 		for _, r := range h.Requires {

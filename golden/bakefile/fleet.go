@@ -4,10 +4,8 @@ import (
 	"maps"
 	"net"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -15,6 +13,7 @@ import (
 
 	"bake/config/lang"
 	"bake/config/schema"
+	"bake/internal/lazyregexp"
 )
 
 // Fleet are the arguments of a fleet block: images to bake in several accounts and
@@ -165,7 +164,7 @@ func (l *FleetLimits) SetDefaults() { l.Parallel = 10 }
 // SetDefaults implements [schema.Defaulter].
 func (n *Notify) SetDefaults() { n.Timeout = 10 * time.Second }
 
-var regionName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`) })
+var regionName = lazyregexp.New(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
 
 // Validate implements [schema.Validator].
 func (m *Matrix) Validate(c *schema.Checker) {
@@ -185,7 +184,7 @@ func (m *Matrix) Validate(c *schema.Checker) {
 		}
 	}
 	for _, region := range m.Region {
-		if !regionName().MatchString(region) {
+		if !regionName.Get().MatchString(region) {
 			c.Errorf(&m.Region, "Invalid region", "%q is not the name of a region, such as eu-west-1.", region)
 		}
 	}

@@ -3,10 +3,8 @@ package bakefile
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -14,6 +12,7 @@ import (
 
 	"bake/config/lang"
 	"bake/config/schema"
+	"bake/internal/lazyregexp"
 )
 
 // FleetBlock is a fleet block.
@@ -52,7 +51,7 @@ func (s *Settings) Fleets() []FleetBlock { return s.blocks }
 // Engine returns the engine block, or nil if there is none.
 func (s *Settings) Engine() *Engine { return s.engine.options }
 
-var fleetName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
+var fleetName = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // fleets checks the fleet blocks and the engine block as a whole.
 func (r *reader) fleets(ctx context.Context) {
@@ -66,7 +65,7 @@ func (r *reader) fleets(ctx context.Context) {
 		case twice:
 			r.complain(&f.block.LabelRanges[0], "Duplicate fleet", "There is a fleet %q already, at %s.", name, at)
 			continue
-		case !fleetName().MatchString(name):
+		case !fleetName.Get().MatchString(name):
 			r.complain(&f.block.LabelRanges[0], "Invalid name", "%q cannot be the name of a fleet: it starts with a letter or digit and has letters, digits, dots, underscores and dashes.", name)
 		}
 		first[name] = f.block.DefRange

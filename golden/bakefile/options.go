@@ -2,14 +2,13 @@ package bakefile
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-version"
 
 	"bake/config/schema"
+	"bake/internal/lazyregexp"
 	"bake/internal/release"
 	"bake/internal/s3uri"
 )
@@ -108,20 +107,20 @@ type Upload struct {
 }
 
 var (
-	octal   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-7]{3,4}$`) })
-	account = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[^\s:/-][^\s:/]*$`) })
+	octal   = lazyregexp.New(`^[0-7]{3,4}$`)
+	account = lazyregexp.New(`^[^\s:/-][^\s:/]*$`)
 )
 
 // Validate implements [schema.Validator].
 func (o *Upload) Validate(c *schema.Checker) {
 	for _, mode := range []*string{&o.Mode, &o.DirectoryMode} {
-		if *mode != "" && !octal().MatchString(*mode) {
+		if *mode != "" && !octal.Get().MatchString(*mode) {
 			c.Errorf(mode, "Invalid permissions", "%q is not three or four octal digits, such as \"0640\".", *mode)
 		}
 	}
 	for _, name := range []*string{&o.Owner, &o.Group} {
 		switch {
-		case *name == "" || account().MatchString(*name):
+		case *name == "" || account.Get().MatchString(*name):
 		case name == &o.Owner && strings.Contains(*name, ":"):
 			c.Errorf(name, "Invalid name", "%q is not the name or number of a user. Set group for the group.", *name)
 		default:

@@ -1,16 +1,15 @@
 package bakefile
 
 import (
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"bake/config/lang"
 	"bake/config/schema"
 	"bake/golden/gates"
 	"bake/internal/age"
+	"bake/internal/lazyregexp"
 )
 
 // Scan are the arguments of a scan block, whose label is its kind: `openscap`, or `command`
@@ -117,8 +116,8 @@ func (o *Scan) FullName() string {
 }
 
 var (
-	digest   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Fa-f]{64}$`) })
-	scanName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
+	digest   = lazyregexp.New(`^[0-9A-Fa-f]{64}$`)
+	scanName = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 )
 
 // Validate implements [schema.Validator].
@@ -148,10 +147,10 @@ func (o *Scan) Validate(c *schema.Checker) {
 			c.Errorf(option, "Missing "+c.Name(option), "A scan %q needs %s.", o.Kind, c.Name(option))
 		}
 	}
-	if o.Name != "" && !scanName().MatchString(o.Name) {
+	if o.Name != "" && !scanName.Get().MatchString(o.Name) {
 		c.Errorf(&o.Name, "Invalid name", "%q is not a name of letters, digits, dots, dashes and underscores, which begins with a letter or digit.", o.Name)
 	}
-	if o.SHA256 != "" && !digest().MatchString(o.SHA256) {
+	if o.SHA256 != "" && !digest.Get().MatchString(o.SHA256) {
 		c.Errorf(&o.SHA256, "Invalid digest", "%q is not a SHA-256 digest in 64 hexadecimal digits, as sha256sum prints it.", o.SHA256)
 	}
 	if c.Set(&o.ExitCodes) && o.Format == "exit-code" {

@@ -158,11 +158,13 @@ func FromReports(ctx context.Context, in reports.Store, tags map[string]string) 
 }
 
 // others are the name endings of documents that are not reports of checks.
-var others = []string{contents.CycloneDX.Extension(), contents.SPDX.Extension(), manifest.Extension, ".provenance.json", ".image.json", Extension}
+func others() []string {
+	return []string{contents.CycloneDX.Extension(), contents.SPDX.Extension(), manifest.Extension, ".provenance.json", ".image.json", Extension}
+}
 
 // results reads the results of checks from a document.
 func (k *Known) results(ctx context.Context, in reports.Store, name, digest string) error {
-	for _, end := range others {
+	for _, end := range others() {
 		if strings.HasSuffix(name, end) {
 			return nil
 		}

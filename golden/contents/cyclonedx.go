@@ -108,7 +108,7 @@ func (c *Contents) cycloneDX(w io.Writer, d Document) error {
 func cycloneLicenses(list []string) (out []cdxLicense) {
 	for _, l := range list {
 		switch {
-		case spdxIDs()[l]:
+		case licenses.load().ids[l]:
 			out = append(out, cdxLicense{License: &cdxNamedLicense{ID: l}})
 		case isSPDX(l) && len(list) == 1:
 			out = append(out, cdxLicense{Expression: l})

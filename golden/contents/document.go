@@ -8,16 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"sort"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/spdx/tools-golang/spdx/v2/common"
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
+
+	"bake/internal/lazyregexp"
 )
 
 // Format is an SBOM format.
@@ -68,7 +68,7 @@ func (c *Contents) id(format Format, d Document) (uuid.UUID, error) {
 	return uuid.NewHash(sha256.New(), uuid.NameSpaceURL, sum[:], 5), err
 }
 
-var notOfIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^A-Za-z0-9.-]+`) })
+var notOfIDs = lazyregexp.New(`[^A-Za-z0-9.-]+`)
 
 // none is SPDX's value for unknown information.
 const none = "NOASSERTION"
@@ -81,7 +81,7 @@ func (c *Contents) spdx(w io.Writer, d Document) error {
 	}
 	doc := &spdx.Document{
 		SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT", DocumentName: d.Name,
-		DocumentNamespace: "https://spdx.org/spdxdocs/" + strings.Trim(notOfIDs().ReplaceAllString(d.Name, "-"), "-") + "-" + id.String(),
+		DocumentNamespace: "https://spdx.org/spdxdocs/" + strings.Trim(notOfIDs.Get().ReplaceAllString(d.Name, "-"), "-") + "-" + id.String(),
 		DocumentComment:   strings.Join(c.Problems, "\n"),
 		CreationInfo: &spdx.CreationInfo{
 			Created:  d.Time.Format(time.RFC3339),
@@ -131,7 +131,7 @@ func (c *Contents) spdxPackage(p Package, others map[string]string) *spdx.Packag
 	sum := sha256.Sum256([]byte(purl))
 	one := &spdx.Package{
 		PackageName: p.Name, PackageVersion: p.Version, PackageDownloadLocation: none, PackageCopyrightText: none,
-		PackageSPDXIdentifier:     common.ElementID(fmt.Sprintf("%s-%s-%x", p.Kind, notOfIDs().ReplaceAllString(p.Name, "-"), sum[:6])),
+		PackageSPDXIdentifier:     common.ElementID(fmt.Sprintf("%s-%s-%x", p.Kind, notOfIDs.Get().ReplaceAllString(p.Name, "-"), sum[:6])),
 		PackageLicenseConcluded:   none,
 		PackageLicenseDeclared:    cmp.Or(spdxExpression(p.Licenses, others), none),
 		PackageExternalReferences: []*spdx.PackageExternalReference{{Category: "PACKAGE-MANAGER", RefType: "purl", Locator: purl}},
@@ -154,14 +154,14 @@ func spdxExpression(list []string, others map[string]string) string {
 	var parts []string
 	for _, l := range list {
 		switch {
-		case spdxIDs()[l]:
+		case licenses.load().ids[l]:
 		case isSPDX(l):
 			if len(list) > 1 {
 				l = "(" + l + ")"
 			}
 		default:
 			name := l
-			l = "LicenseRef-" + strings.Trim(notOfIDs().ReplaceAllString(name, "-"), "-")
+			l = "LicenseRef-" + strings.Trim(notOfIDs.Get().ReplaceAllString(name, "-"), "-")
 			if was, taken := others[l]; taken && was != name || l == "LicenseRef-" || len(l) > 80 {
 				sum := sha256.Sum256([]byte(name))
 				l = "LicenseRef-" + strconv.FormatUint(uint64(sum[0])<<32|uint64(sum[1])<<24|uint64(sum[2])<<16|uint64(sum[3])<<8|uint64(sum[4]), 16)

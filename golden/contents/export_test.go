@@ -10,8 +10,8 @@ var Expression = expression
 
 // LicenseIDs are all identifiers that are written as those of SPDX.
 func LicenseIDs() []string {
-	ids := slices.Collect(maps.Keys(spdxIDs()))
-	for _, id := range aliases() {
+	ids := slices.Collect(maps.Keys(licenses.load().ids))
+	for _, id := range licenses.load().aliases {
 		ids = append(ids, id)
 	}
 	return append(ids, strings.Fields(spdxExceptions)...)

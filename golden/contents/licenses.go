@@ -2,15 +2,16 @@ package contents
 
 import (
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
+
+	"bake/internal/lazyregexp"
 )
 
 // spdxIDs are the identifiers of SPDX's list that occur in distributions. Other
 // licenses are written with their names.
-var spdxIDs = sync.OnceValue(func() map[string]bool {
+func spdxIDs() map[string]bool {
 	ids := map[string]bool{}
 	for _, id := range strings.Fields(`
 		0BSD AFL-2.0 AFL-2.1 AFL-3.0 AGPL-3.0-only AGPL-3.0-or-later Apache-1.0 Apache-1.1 Apache-2.0 Artistic-1.0
@@ -27,7 +28,7 @@ var spdxIDs = sync.OnceValue(func() map[string]bool {
 		ids[id] = true
 	}
 	return ids
-})
+}
 
 // spdxExceptions are those of SPDX's exceptions that occur in distributions.
 const spdxExceptions = ` Autoconf-exception-2.0 Autoconf-exception-3.0 Bison-exception-2.2 Bootloader-exception Classpath-exception-2.0
@@ -36,9 +37,9 @@ const spdxExceptions = ` Autoconf-exception-2.0 Autoconf-exception-3.0 Bison-exc
 
 // aliases are the names that Debian's copyright files and RPM's older headers have for
 // licenses of SPDX's list.
-var aliases = sync.OnceValue(func() map[string]string {
+func aliases(ids map[string]bool) map[string]string {
 	names := map[string]string{}
-	for id := range spdxIDs() {
+	for id := range ids {
 		names[strings.ToLower(id)] = id
 	}
 	maps.Copy(names, map[string]string{
@@ -60,24 +61,42 @@ var aliases = sync.OnceValue(func() map[string]string {
 		}
 	}
 	return names
-})
+}
+
+// licenses are the names of licenses.
+var licenses = &licenseNames{}
+
+type licenseNames struct {
+	once    sync.Once
+	ids     map[string]bool
+	aliases map[string]string
+}
+
+// load returns the names, which are put together when they are first used.
+func (l *licenseNames) load() *licenseNames {
+	l.once.Do(func() {
+		l.ids = spdxIDs()
+		l.aliases = aliases(l.ids)
+	})
+	return l
+}
 
 // spdxOf returns the identifier of the license called name, or name. Case does not matter.
 func spdxOf(name string) string {
 	for _, key := range []string{name, strings.ToLower(name)} {
-		if id, ok := aliases()[key]; ok {
+		if id, ok := licenses.load().aliases[key]; ok {
 			return id
 		}
 	}
 	return name
 }
 
-var words = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[()]|[^\s()]+`) })
+var words = lazyregexp.New(`[()]|[^\s()]+`)
 
 // isSPDX reports whether s is an SPDX expression of known identifiers.
 func isSPDX(s string) bool {
 	depth, operand := 0, true
-	list := words().FindAllString(s, -1)
+	list := words.Get().FindAllString(s, -1)
 	for i, w := range list {
 		switch {
 		case !operand && w == "WITH" && list[i-1] != ")":
@@ -90,7 +109,7 @@ func isSPDX(s string) bool {
 			depth--
 		case !operand && (w == "AND" || w == "OR"):
 			operand = true
-		case operand && spdxIDs()[w]:
+		case operand && licenses.load().ids[w]:
 			operand = false
 		default:
 			return false
@@ -108,7 +127,7 @@ func expression(field string) []string {
 	}
 	upper := strings.NewReplacer(" and ", " AND ", " or ", " OR ").Replace(field)
 	var b strings.Builder
-	for i, w := range words().FindAllString(upper, -1) {
+	for i, w := range words.Get().FindAllString(upper, -1) {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
@@ -120,7 +139,7 @@ func expression(field string) []string {
 	return []string{spdxOf(field)}
 }
 
-var shortName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~-]*$`) })
+var shortName = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9.+~-]*$`)
 
 // debianLicenses returns the licenses in a machine-readable copyright file: all of them,
 // since each applies to some of the files.
@@ -136,7 +155,7 @@ func debianLicenses(text []byte) (list []string) {
 		}
 		for one := range strings.SplitSeq(split.Replace(strings.TrimSpace(field)), ",") {
 			one, _, _ = strings.Cut(strings.TrimSpace(one), " ") // without "with … exception"
-			if shortName().MatchString(one) {
+			if shortName.Get().MatchString(one) {
 				list = append(list, spdxOf(one))
 			}
 		}

@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
+
+	"bake/internal/lazyregexp"
 )
 
 // tapReader reads the Test Anything Protocol, versions 12 to 14. It ignores unknown lines,
@@ -24,17 +24,11 @@ type tapReader struct {
 }
 
 var (
-	tapPlan = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^1\.\.(\d{1,9})\s*(?:#\s*(.*))?$`)
-	})
-	tapTest = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(not )?ok\b(?:\s+(\d{1,9})\b)?\s*(?:-\s)?\s*(.*)$`)
-	})
+	tapPlan = lazyregexp.New(`^1\.\.(\d{1,9})\s*(?:#\s*(.*))?$`)
+	tapTest = lazyregexp.New(`^(not )?ok\b(?:\s+(\d{1,9})\b)?\s*(?:-\s)?\s*(.*)$`)
 	// A TODO excuses a failure, so it must be exactly as in the protocol, and not part of a
 	// word such as https://host/#todo/list.
-	tapDirective = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`(?i)^(.*?[^\\]|)(?:\s*#\s*(skip)\S*\s*|(?:^|\s+)#\s*(todo)(?:[\s:]+|$))(.*)$`)
-	})
+	tapDirective = lazyregexp.New(`(?i)^(.*?[^\\]|)(?:\s*#\s*(skip)\S*\s*|(?:^|\s+)#\s*(todo)(?:[\s:]+|$))(.*)$`)
 )
 
 func (b *building) tap(src []byte) error {
@@ -86,7 +80,7 @@ func (r *tapReader) line(l string) error {
 		r.note(strings.TrimSpace(comment))
 		return nil
 	}
-	if m := tapPlan().FindStringSubmatch(l); m != nil {
+	if m := tapPlan.Get().FindStringSubmatch(l); m != nil {
 		if r.plan >= 0 {
 			return fmt.Errorf("it has two plans")
 		}
@@ -97,7 +91,7 @@ func (r *tapReader) line(l string) error {
 		}
 		return nil
 	}
-	if m := tapTest().FindStringSubmatch(l); m != nil {
+	if m := tapTest.Get().FindStringSubmatch(l); m != nil {
 		return r.test(m[1] == "", m[2], m[3])
 	}
 	return nil
@@ -132,7 +126,7 @@ func (r *tapReader) test(ok bool, number, said string) error {
 	if !ok {
 		f.Result = Fail
 	}
-	if m := tapDirective().FindStringSubmatch(said); m != nil {
+	if m := tapDirective.Get().FindStringSubmatch(said); m != nil {
 		said = m[1]
 		switch todo := m[3] != ""; {
 		case todo && !ok:

@@ -3,10 +3,10 @@ package gotemplate
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
-	"sync"
 	"text/template/parse"
+
+	"bake/internal/lazyregexp"
 )
 
 // Limits on rendering one text. Templates can loop and call each other, so a short one
@@ -65,7 +65,7 @@ func size(args []any) (n int) {
 
 // wide matches a verb whose width or precision has more digits than maxWidth, or
 // comes from an argument.
-var wide = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`%[-+# 0-9.\[\]]*(\*|[0-9]{5})`) })
+var wide = lazyregexp.New(`%[-+# 0-9.\[\]]*(\*|[0-9]{5})`)
 
 func printf(args []any) (any, error) {
 	if len(args) == 0 {
@@ -77,7 +77,7 @@ func printf(args []any) (any, error) {
 	}
 	args = args[1:]
 	switch {
-	case wide().MatchString(format):
+	case wide.Get().MatchString(format):
 		return "", fmt.Errorf("the width of a value in the format is greater than %d, or an argument", maxWidth)
 	case len(format)+size(args) > maxText, strings.Count(format, "%") > maxText/maxWidth:
 		return "", errText

@@ -12,9 +12,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
-	"sync"
 	"time"
+
+	"bake/internal/lazyregexp"
 )
 
 // DefaultRegion is the region of the local cloud when nothing names one.
@@ -188,10 +188,10 @@ type Import struct {
 	Progress func(phase string, done, total int64)
 }
 
-var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-[0-9a-f]{8}([0-9a-f]{9})?$`) })
+var imageID = lazyregexp.New(`^ami-[0-9a-f]{8}([0-9a-f]{9})?$`)
 
 // IsImageID reports whether a source of an import is the id of an image.
-func IsImageID(source string) bool { return imageID().MatchString(source) }
+func IsImageID(source string) bool { return imageID.Get().MatchString(source) }
 
 // Base is the base that the images of a release, or an imported image, boot from.
 type Base struct {

@@ -3,17 +3,14 @@ package redact
 import (
 	"regexp"
 	"strings"
-	"sync"
+
+	"bake/internal/lazyregexp"
 )
 
 // Values of variables with secret-looking names: name=value, and "name": "value".
 var (
-	assigned = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`(?i)(?:[\w.-]*(?:password|passwd|passphrase|secret)[\w.-]*|[\w.-]*_pass)=("[^"]*"|'[^']*'|\S+)`)
-	})
-	assignedJSON = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`(?i)["']?(?:[\w.-]*(?:password|passwd|passphrase|secret)[\w.-]*|[\w.-]*_pass)["']?\s*:\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,}'"]+)`)
-	})
+	assigned     = lazyregexp.New(`(?i)(?:[\w.-]*(?:password|passwd|passphrase|secret)[\w.-]*|[\w.-]*_pass)=("[^"]*"|'[^']*'|\S+)`)
+	assignedJSON = lazyregexp.New(`(?i)["']?(?:[\w.-]*(?:password|passwd|passphrase|secret)[\w.-]*|[\w.-]*_pass)["']?\s*:\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,}'"]+)`)
 )
 
 // Assigned returns the values of variables with secret-looking names among the arguments of
@@ -26,7 +23,7 @@ func Assigned(args []string) (values []string) {
 			_, rest, _ := strings.Cut(arg, " ")
 			arg = strings.TrimSpace(rest)
 		}
-		for _, pattern := range []*regexp.Regexp{assigned(), assignedJSON()} {
+		for _, pattern := range []*regexp.Regexp{assigned.Get(), assignedJSON.Get()} {
 			for _, m := range pattern.FindAllStringSubmatch(arg, -1) {
 				if value := strings.Trim(m[1], `"'`); value != "" {
 					values = append(values, value)

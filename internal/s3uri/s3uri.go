@@ -3,9 +3,9 @@ package s3uri
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
-	"sync"
+
+	"bake/internal/lazyregexp"
 )
 
 // Scheme is the beginning of an address.
@@ -13,12 +13,12 @@ const Scheme = "s3://"
 
 // bucket matches bucket names, including older ones in us-east-1 from before 2018,
 // which may be longer and contain capitals and underscores.
-var bucket = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$`) })
+var bucket = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$`)
 
 // CheckBucket returns an error if a name is not that of a general purpose bucket.
 func CheckBucket(name string) error {
 	switch {
-	case !bucket().MatchString(name):
+	case !bucket.Get().MatchString(name):
 		return fmt.Errorf("%q is not the name of a bucket", name)
 	case strings.HasSuffix(name, "--x-s3"):
 		return fmt.Errorf("%q is a directory bucket; give a general purpose bucket", name)

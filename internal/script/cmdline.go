@@ -11,7 +11,7 @@ func cmdLine(args []string) string {
 	words := make([]string, len(args))
 	for i, arg := range args {
 		words[i] = arg
-		path := filepath.IsAbs(arg) || drive().MatchString(arg)
+		path := filepath.IsAbs(arg) || drive.Get().MatchString(arg)
 		if arg == "" || strings.ContainsAny(arg, " \t") || path && strings.ContainsAny(arg, "&()[]{}^=;!'+,`~@") {
 			words[i] = `"` + arg + `"`
 		}

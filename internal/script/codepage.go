@@ -4,15 +4,15 @@ import (
 	"bytes"
 	"io"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"unicode/utf8"
+
+	"bake/internal/lazyregexp"
 )
 
 // setsPage matches a command that sets the code page of the console. cmd.exe reads the rest of
 // the script in that code page.
-var setsPage = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)\bchcp(?:\.com)?"?[ \t]+[0-9%!]`) })
+var setsPage = lazyregexp.New(`(?i)\bchcp(?:\.com)?"?[ \t]+[0-9%!]`)
 
 // encode returns an inline script as the program for files of this extension reads it on
 // Windows: cmd.exe in the code page of the console, Windows PowerShell as UTF-8 with a byte
@@ -24,7 +24,7 @@ func encode(text, extension string, toPage func(string) (string, bool)) (coded s
 	}
 	switch strings.ToLower(filepath.Ext(extension)) {
 	case ".cmd", ".bat":
-		if setsPage().MatchString(text) {
+		if setsPage.Get().MatchString(text) {
 			return text, true
 		}
 		if coded, ok := toPage(text); ok {

@@ -10,13 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"bake/internal/lazyregexp"
 	"bake/internal/procgroup"
 )
 
@@ -180,21 +179,19 @@ func (l *Local) extension() string {
 
 var (
 	shells   = []string{"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"}
-	command  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^-[a-z]*c$`) })
-	varsHere = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\{\{-?\s*\.Vars\s*-?\}\}`) })
-	varsOnly = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*\{\{-?\s*\.Vars\s*-?\}\}\s*$`) })
-	drive    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z]:[\\/]`) })
-	name     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`) })
-	shellOwn = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(?:_|IFS|ENV|PATH|HOME|PWD|OLDPWD|CDPATH|GLOBIGNORE|POSIXLY_CORRECT|SHELLOPTS|UID|EUID|PPID|PS[0-9]|LANG|LC_.*|LD_.*|DYLD_.*|BASH.*)$`)
-	})
+	command  = lazyregexp.New(`^-[a-z]*c$`)
+	varsHere = lazyregexp.New(`\{\{-?\s*\.Vars\s*-?\}\}`)
+	varsOnly = lazyregexp.New(`^\s*\{\{-?\s*\.Vars\s*-?\}\}\s*$`)
+	drive    = lazyregexp.New(`^[A-Za-z]:[\\/]`)
+	name     = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	shellOwn = lazyregexp.New(`^(?:_|IFS|ENV|PATH|HOME|PWD|OLDPWD|CDPATH|GLOBIGNORE|POSIXLY_CORRECT|SHELLOPTS|UID|EUID|PPID|PS[0-9]|LANG|LC_.*|LD_.*|DYLD_.*|BASH.*)$`)
 )
 
 // expanded reports whether word i of a command line is shell code, and the shell expands
 // variables at the position of the assignments. The values are then passed in the shell's
 // environment, because all users of this computer can read arguments.
 func (o *LocalOptions) expanded(line []string, i int) bool {
-	if i < 2 || !slices.Contains(shells, filepath.Base(line[0])) || !command().MatchString(line[i-1]) {
+	if i < 2 || !slices.Contains(shells, filepath.Base(line[0])) || !command.Get().MatchString(line[i-1]) {
 		return false
 	}
 	for _, flag := range line[1:i] {
@@ -202,7 +199,7 @@ func (o *LocalOptions) expanded(line []string, i int) bool {
 			return false
 		}
 	}
-	places := varsHere().FindAllStringIndex(line[i], -1)
+	places := varsHere.Get().FindAllStringIndex(line[i], -1)
 	if len(places) == 0 || !strings.Contains(o.format(), "'%s'") {
 		return false
 	}
@@ -213,7 +210,7 @@ func (o *LocalOptions) expanded(line []string, i int) bool {
 // carried reports whether a variable can be put into the environment of a shell
 // without a meaning for the shell itself.
 func carried(variable string) bool {
-	return name().MatchString(variable) && !shellOwn().MatchString(variable)
+	return name.Get().MatchString(variable) && !shellOwn.Get().MatchString(variable)
 }
 
 func tempScript(text, extension string) (path string, err error) {
@@ -302,7 +299,7 @@ func (l *Local) command(path string, vars map[string]string) (args, env []string
 	for i, text := range line {
 		var assigned string
 		assigned, env = l.assigned(line, i, vars, env)
-		if assigned == "" && varsOnly().MatchString(text) {
+		if assigned == "" && varsOnly.Get().MatchString(text) {
 			continue // the word, not an empty one
 		}
 		data["Vars"] = assigned
@@ -345,7 +342,7 @@ func (l *Local) assigned(line []string, i int, vars map[string]string, env []str
 // for Linux.
 func linuxPath(path string) string {
 	slashed := strings.ReplaceAll(path, `\`, "/")
-	if !drive().MatchString(slashed) {
+	if !drive.Get().MatchString(slashed) {
 		return slashed
 	}
 	return "/mnt/" + strings.ToLower(slashed[:1]) + slashed[2:]

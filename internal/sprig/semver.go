@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+
+	"bake/internal/lazyregexp"
 )
 
 // The functions behave like github.com/Masterminds/semver, which the tests compare them
@@ -59,22 +59,16 @@ const (
 )
 
 var (
-	versionFormat = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^v?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?` + semverSuffix + `$`)
-	})
-	rangeFormat = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`\s*(` + semverAny + `)\s+-\s+(` + semverAny + `)\s*`)
-	})
-	comparisonFormat = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^\s*` + semverOp + `\s*` + semverAny + `(?:\s*$|\s*,|\s+)`)
-	})
+	versionFormat    = lazyregexp.New(`^v?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?` + semverSuffix + `$`)
+	rangeFormat      = lazyregexp.New(`\s*(` + semverAny + `)\s+-\s+(` + semverAny + `)\s*`)
+	comparisonFormat = lazyregexp.New(`^\s*` + semverOp + `\s*` + semverAny + `(?:\s*$|\s*,|\s+)`)
 )
 
 func parseVersion(text string) (semanticVersion, error) {
 	if len(text) > maxVersion {
 		return semanticVersion{}, fmt.Errorf("a version has at most %d characters", maxVersion)
 	}
-	m := versionFormat().FindStringSubmatch(text)
+	m := versionFormat.Get().FindStringSubmatch(text)
 	if m == nil {
 		return semanticVersion{}, errors.New("no semantic version, such as 1.2.3")
 	}
@@ -104,14 +98,14 @@ func parseConstraint(text string) (alternatives [][]comparison, err error) {
 	if len(text) > maxConstraint {
 		return nil, fmt.Errorf("a constraint has at most %d characters", maxConstraint)
 	}
-	text = rangeFormat().ReplaceAllString(text, ">= $1, <= $6 ")
+	text = rangeFormat.Get().ReplaceAllString(text, ">= $1, <= $6 ")
 	for one := range strings.SplitSeq(text, "||") {
 		if len(alternatives) == maxAlternatives {
 			return nil, fmt.Errorf("a constraint has at most %d alternatives", maxAlternatives)
 		}
 		var all []comparison
 		for rest := one; rest != "" || all == nil; {
-			m := comparisonFormat().FindStringSubmatch(rest)
+			m := comparisonFormat.Get().FindStringSubmatch(rest)
 			if m == nil || strings.HasSuffix(m[0], ",") && strings.TrimSpace(rest[len(m[0]):]) == "" {
 				return nil, fmt.Errorf("no constraint, such as >=1.2: %q", strings.TrimSpace(rest))
 			}

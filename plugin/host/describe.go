@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"bake/communicator"
+	"bake/internal/lazyregexp"
 	"bake/internal/procgroup"
 )
 
@@ -53,7 +52,7 @@ const (
 	maxComponentName = 200
 )
 
-var componentName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_.-]+$`) })
+var componentName = lazyregexp.New(`^[A-Za-z0-9_.-]+$`)
 
 // Describe runs a binary to get its description. The caller has made sure that the binary may be
 // run.
@@ -85,7 +84,7 @@ func Describe(ctx context.Context, path string, env []string) (d Description, er
 	n := 0
 	for _, names := range [][]string{d.Builders, d.PostProcessors, d.Provisioners, d.DataSources} {
 		for _, name := range names {
-			if n++; n > maxComponents || len(name) > maxComponentName || !componentName().MatchString(name) {
+			if n++; n > maxComponents || len(name) > maxComponentName || !componentName.Get().MatchString(name) {
 				return d, fmt.Errorf("it names a component %.50q, or too many of them", name)
 			}
 		}

@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"bake/config/schema"
+	"bake/internal/lazyregexp"
 	"bake/plugin/wire"
 )
 
@@ -146,16 +145,16 @@ func (p *part) checked(ctx context.Context, proc *process, d *decoded) (preparat
 }
 
 var (
-	listHead = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^\s*\d+ errors?(?:\(s\))? occurred:\s*$`) })
-	bullet   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^\s*\* `) })
+	listHead = lazyregexp.New(`(?m)^\s*\d+ errors?(?:\(s\))? occurred:\s*$`)
+	bullet   = lazyregexp.New(`(?m)^\s*\* `)
 )
 
 // points splits a text into single complaints, which plugins join into a list.
 func points(text string) (list []string) {
-	if !listHead().MatchString(text) {
+	if !listHead.Get().MatchString(text) {
 		return []string{strings.TrimSpace(text)}
 	}
-	parts := bullet().Split(listHead().ReplaceAllString(text, ""), -1)
+	parts := bullet.Get().Split(listHead.Get().ReplaceAllString(text, ""), -1)
 	for _, p := range parts {
 		if p = strings.TrimSpace(p); p != "" && len(list) < maxComplaints {
 			list = append(list, p)

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	goversion "github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
@@ -18,6 +16,7 @@ import (
 
 	"bake/internal/constant"
 	"bake/internal/hostpath"
+	"bake/internal/lazyregexp"
 	"bake/internal/limits"
 	"bake/internal/prose"
 	"bake/internal/wholefile"
@@ -58,12 +57,10 @@ type Hash struct {
 
 func (h Hash) String() string { return fmt.Sprintf("%s:%s:sha256:%s", h.Platform, h.Kind, h.SHA256) }
 
-var hashForm = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^([a-z0-9]+_[a-z0-9]+):(zip|bin):sha256:([0-9a-f]{64})$`)
-})
+var hashForm = lazyregexp.New(`^([a-z0-9]+_[a-z0-9]+):(zip|bin):sha256:([0-9a-f]{64})$`)
 
 func parseHash(text string) (Hash, error) {
-	m := hashForm().FindStringSubmatch(text)
+	m := hashForm.Get().FindStringSubmatch(text)
 	if m == nil {
 		return Hash{}, fmt.Errorf("%q is not a hash such as linux_amd64:zip:sha256:… with 64 hexadecimal digits", clip(text))
 	}

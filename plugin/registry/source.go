@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
+
+	"bake/internal/lazyregexp"
 )
 
 // Source is the address of a plugin, such as github.com/hashicorp/docker. It determines where
@@ -22,9 +22,7 @@ type Source struct {
 }
 
 // part matches a valid part of a source, which becomes a directory and a part of URLs.
-var part = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$`)
-})
+var part = lazyregexp.New(`^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$`)
 
 // ParseSource parses the address of a plugin.
 func ParseSource(text string) (Source, error) {
@@ -45,7 +43,7 @@ func ParseSource(text string) (Source, error) {
 		if host, port, ok := strings.Cut(p, ":"); ok && i == 0 && strings.Trim(port, "0123456789") == "" && port != "" {
 			p = host
 		}
-		if !part().MatchString(p) {
+		if !part.Get().MatchString(p) {
 			return wrong(fmt.Sprintf("its part %q must consist of letters, digits, dots, dashes and underscores", p))
 		}
 	}
@@ -104,13 +102,13 @@ func (p Platform) exe() string {
 // parsePlatform parses the result of [Platform.String].
 func parsePlatform(text string) (Platform, error) {
 	os, arch, ok := strings.Cut(text, "_")
-	if !ok || !word().MatchString(os) || !word().MatchString(arch) {
+	if !ok || !word.Get().MatchString(os) || !word.Get().MatchString(arch) {
 		return Platform{}, errors.New("a platform looks like linux_amd64")
 	}
 	return Platform{os, arch}, nil
 }
 
-var word = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9]+$`) })
+var word = lazyregexp.New(`^[a-z0-9]+$`)
 
 // binaryName returns the file name of an installed plugin:
 // packer-plugin-docker_v1.1.0_x5.0_linux_amd64. version is without its v, api without its x.
@@ -121,9 +119,7 @@ func (s Source) binaryName(version, api string, p Platform) string {
 // sumSuffix is appended to the name of a binary for its checksum file.
 const sumSuffix = "_SHA256SUM"
 
-var versionAndAPI = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^_v([0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)_x([0-9]+\.[0-9]+)_([a-z0-9]+)_([a-z0-9]+)$`)
-})
+var versionAndAPI = lazyregexp.New(`^_v([0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)_x([0-9]+\.[0-9]+)_([a-z0-9]+)_([a-z0-9]+)$`)
 
 // parseName parses a name made by [Source.binaryName], or the name of an archive, which has another
 // suffix.
@@ -136,7 +132,7 @@ func (s Source) parseName(name, suffix string) (version, api string, p Platform,
 	if !ok {
 		return
 	}
-	m := versionAndAPI().FindStringSubmatch(rest)
+	m := versionAndAPI.Get().FindStringSubmatch(rest)
 	if m == nil {
 		return "", "", Platform{}, false
 	}

@@ -9,10 +9,9 @@ import (
 	"io"
 	"math"
 	"os"
-	"regexp"
-	"sync"
 
 	"bake/internal/hostpath"
+	"bake/internal/lazyregexp"
 )
 
 // Limits on archives.
@@ -23,9 +22,7 @@ const (
 
 // beside matches files that an archive may contain besides the plugin. They are not
 // unpacked.
-var beside = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?i)^(licen[cs]e|notice|readme|changelog)(\.(txt|md))?$`)
-})
+var beside = lazyregexp.New(`(?i)^(licen[cs]e|notice|readme|changelog)(\.(txt|md))?$`)
 
 // unpack writes the file called name in archive to out. An archive contains only that
 // file, apart from a license and the like; anything else in it is an error, and so is a
@@ -48,7 +45,7 @@ func unpack(archive *os.File, name string, out io.Writer, limit int64) error {
 			found = f
 		case f.Name == name:
 			return fmt.Errorf("it contains %s more than once, or not as a regular file", name)
-		case !beside().MatchString(f.Name):
+		case !beside.Get().MatchString(f.Name):
 			return fmt.Errorf("it contains %q; a plugin archive contains only %s", clip(f.Name), name)
 		}
 	}

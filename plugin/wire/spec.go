@@ -57,7 +57,9 @@ func DecodeSpec(b []byte, form Form) (hcldec.ObjectSpec, error) {
 	return object, nil
 }
 
-var errSpecDepth = fmt.Errorf("%w: a description that is nested more than %d levels deep", errLimit, maxSpecDepth)
+func errSpecDepth() error {
+	return fmt.Errorf("%w: a description that is nested more than %d levels deep", errLimit, maxSpecDepth)
+}
 
 // checkName refuses names that are not valid in a template. In a message, they could do
 // harm.
@@ -95,7 +97,7 @@ func checkBlock(name string, nested hcldec.Spec) error {
 // protoSpec decodes a message Spec {oneof object = 1, attr = 2, block_value = 3, block_list = 4}.
 func protoSpec(b []byte, depth int) (spec hcldec.Spec, err error) {
 	if depth > maxSpecDepth {
-		return nil, errSpecDepth
+		return nil, errSpecDepth()
 	}
 	err = eachField(b, func(f field) (err error) {
 		switch f.num {
@@ -184,7 +186,7 @@ func protoEntry(f field, object hcldec.ObjectSpec, depth int) error {
 // message with one field.
 func protoType(b []byte, depth int) (t cty.Type, err error) {
 	if depth > maxSpecDepth {
-		return t, errSpecDepth
+		return t, errSpecDepth()
 	}
 	err = eachField(b, func(f field) error {
 		var inner []byte
@@ -375,7 +377,7 @@ func gobSpec(v any, left *int, depth int) (hcldec.Spec, error) {
 
 func gobObject(v any, left *int, depth int) (hcldec.Spec, error) {
 	if depth > maxSpecDepth {
-		return nil, errSpecDepth
+		return nil, errSpecDepth()
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
@@ -399,7 +401,7 @@ func gobObject(v any, left *int, depth int) (hcldec.Spec, error) {
 // a nested gob.
 func gobCtyType(v any, left *int, depth int) (cty.Type, error) {
 	if depth > maxSpecDepth {
-		return cty.NilType, errSpecDepth
+		return cty.NilType, errSpecDepth()
 	}
 	m, err := gobOf(v, left)
 	if err != nil {

@@ -218,7 +218,7 @@ func gobData(v any, left *int) (any, error) {
 func gobNumber(b []byte) (*big.Float, error) {
 	f := new(big.Float)
 	if len(b) > maxDigits {
-		return nil, errNumber
+		return nil, errNumber()
 	}
 	if len(b) > 1 && (b[1]>>5 > byte(big.ToPositiveInf) || b[1]>>1&3 == 3) {
 		return nil, errors.New("a number of no kind") // which big accepts, but panics at later
@@ -229,12 +229,14 @@ func gobNumber(b []byte) (*big.Float, error) {
 	return f, nil
 }
 
-var errNumber = fmt.Errorf("%w: a number that is too large, too small or too exact", errLimit)
+func errNumber() error {
+	return fmt.Errorf("%w: a number that is too large, too small or too exact", errLimit)
+}
 
 // number checks that a number can be written out in full.
 func number(f *big.Float) (cty.Value, error) {
 	if e := f.MantExp(nil); f.IsInf() || e > maxExponent || e < -maxExponent || f.Prec() > maxExponent {
-		return cty.NilVal, errNumber
+		return cty.NilVal, errNumber()
 	}
 	return cty.NumberVal(f), nil
 }
@@ -293,7 +295,7 @@ func numberOf(v any) (cty.Value, error) {
 		return number(v)
 	case string:
 		if len(v) > maxDigits {
-			return cty.NilVal, errNumber
+			return cty.NilVal, errNumber()
 		}
 		n, err := cty.ParseNumberVal(v)
 		if err != nil {

@@ -7,9 +7,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"bake/internal/envvar"
+	"bake/internal/lazyregexp"
 	"bake/internal/shellquote"
 )
 
@@ -160,8 +160,8 @@ func (o *Options) galaxy(text []byte) (lines [][]string) {
 		}
 		lines = append(lines, words)
 	}
-	collections := hasCollections().Match(text)
-	if hasRoles().Match(text) || !collections { // the older format is a list of roles
+	collections := hasCollections.Get().Match(text)
+	if hasRoles.Get().Match(text) || !collections { // the older format is a list of roles
 		line([]string{"install"}, o.RolesPath)
 	}
 	if collections {
@@ -171,6 +171,6 @@ func (o *Options) galaxy(text []byte) (lines [][]string) {
 }
 
 var (
-	hasRoles       = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^roles:`) })
-	hasCollections = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^collections:`) })
+	hasRoles       = lazyregexp.New(`(?m)^roles:`)
+	hasCollections = lazyregexp.New(`(?m)^collections:`)
 )

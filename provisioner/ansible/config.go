@@ -4,11 +4,10 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 
 	"bake/internal/envvar"
+	"bake/internal/lazyregexp"
 )
 
 // configured returns the value of an option in the section ssh_connection of the user's
@@ -51,7 +50,7 @@ func configFile(env []string) string {
 // expanded expands variables and the home directory of a user in a path, like Ansible.
 // Unknown ones are not changed.
 func expanded(path string, env []string) string {
-	path = variable().ReplaceAllStringFunc(path, func(ref string) string {
+	path = variable.Get().ReplaceAllStringFunc(path, func(ref string) string {
 		name := strings.Trim(ref, "${}")
 		for _, pair := range env {
 			if strings.HasPrefix(pair, name+"=") {
@@ -79,7 +78,7 @@ func expanded(path string, env []string) string {
 }
 
 // variable is a reference to a variable in a path.
-var variable = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\$\w+|\$\{[^}]*\}`) })
+var variable = lazyregexp.New(`\$\w+|\$\{[^}]*\}`)
 
 func exists(path string) bool {
 	_, err := os.Stat(path)

@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,6 +19,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/hostpath"
+	"bake/internal/lazyregexp"
 	"bake/internal/redact"
 	"bake/internal/shellquote"
 	"bake/provisioner"
@@ -274,8 +273,8 @@ func (r *run) playbooks() (upload []placed, paths []string, err error) {
 type requirements struct{ roles, collections bool }
 
 var (
-	hasRoles       = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^roles:`) })
-	hasCollections = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^collections:`) })
+	hasRoles       = lazyregexp.New(`(?m)^roles:`)
+	hasCollections = lazyregexp.New(`(?m)^collections:`)
 )
 
 func (o *Options) requirements() (requirements, error) {
@@ -283,8 +282,8 @@ func (o *Options) requirements() (requirements, error) {
 		return requirements{}, nil
 	}
 	text, err := hostpath.Read(o.GalaxyFile, hostpath.Limit)
-	collections := hasCollections().Match(text)
-	return requirements{hasRoles().Match(text) || !collections, collections}, err // the older format is a list of roles
+	collections := hasCollections.Get().Match(text)
+	return requirements{hasRoles.Get().Match(text) || !collections, collections}, err // the older format is a list of roles
 }
 
 // rolesPath and collectionsPath return the directories that they are installed in.

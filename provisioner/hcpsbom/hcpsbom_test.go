@@ -4,20 +4,19 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"bake/golden/contents"
+	"bake/internal/lazyregexp"
 	"bake/provisioner/hcpsbom"
 	"bake/provisioner/provisionertest"
 	"bake/step"
 )
 
 // uploads finds the paths of files that are put on the machine.
-var uploads = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`/tmp/bake-sbom-[a-z0-9.]+`) })
+var uploads = lazyregexp.New(`/tmp/bake-sbom-[a-z0-9.]+`)
 
 func now() time.Time { return time.Unix(1700000000, 0) }
 
@@ -107,7 +106,7 @@ func TestSBOM(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, call := range m.Calls() {
-				for _, path := range uploads().FindAllString(call, -1) {
+				for _, path := range uploads.Get().FindAllString(call, -1) {
 					if _, err := os.Stat(path); err == nil {
 						t.Errorf("%s is left on the machine", path)
 					}

@@ -1,12 +1,11 @@
 package hcpsbom
 
 import (
-	"regexp"
 	"strings"
-	"sync"
 
 	"bake/config/schema"
 	"bake/golden/contents"
+	"bake/internal/lazyregexp"
 )
 
 // Options are the arguments of an hcp-sbom provisioner.
@@ -60,7 +59,7 @@ func defaults() Options {
 	return Options{ScannerArgs: []string{"-o", "cyclonedx-json"}, ScanPath: "/"}
 }
 
-var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_-]{3,36}$`) })
+var namePattern = lazyregexp.New(`^[A-Za-z0-9_-]{3,36}$`)
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
@@ -71,7 +70,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	case o.Source != "" && o.AutoGenerate:
 		c.Errorf(&o.Source, "Two SBOMs", "source and auto_generate cannot be used together.")
 	}
-	if o.SBOMName != "" && !namePattern().MatchString(o.SBOMName) {
+	if o.SBOMName != "" && !namePattern.Get().MatchString(o.SBOMName) {
 		c.Errorf(&o.SBOMName, "Unusable name", "sbom_name must have 3 to 36 letters, digits, _ and -.")
 	}
 	if _, err := parse(o.ScannerArgs); err != "" {

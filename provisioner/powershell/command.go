@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 
 	"bake/builder"
 	"bake/communicator"
+	"bake/internal/lazyregexp"
 	"bake/internal/script"
 )
 
@@ -35,9 +35,7 @@ type system struct {
 // Windows.
 const which = `echo "%OS% [$PSEdition] [$IsWindows] [$OS] [$ShellId]"`
 
-var identity = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?m)^"?(%OS%|Windows_NT) \[(.*?)\] \[(.*?)\] \[(.*?)\] \[(.*?)\]"?[ \r]*$`)
-})
+var identity = lazyregexp.New(`(?m)^"?(%OS%|Windows_NT) \[(.*?)\] \[(.*?)\] \[(.*?)\] \[(.*?)\]"?[ \r]*$`)
 
 // identify determines the machine's system. With WinRM it is always the same.
 func identify(ctx context.Context, m builder.Machine) (system, error) {
@@ -48,7 +46,7 @@ func identify(ctx context.Context, m builder.Machine) (system, error) {
 	if _, err := m.Run(ctx, communicator.Command{Line: which, Stdout: &out}); err != nil {
 		return system{}, err
 	}
-	all := identity().FindAllStringSubmatch(out.String(), -1) // a login shell may print a greeting first
+	all := identity.Get().FindAllStringSubmatch(out.String(), -1) // a login shell may print a greeting first
 	if len(all) == 0 {
 		return system{posix, false}, nil
 	}
@@ -161,7 +159,7 @@ func literal(text string) string {
 	return "'" + b.String() + "'"
 }
 
-var plainName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_]+$`) })
+var plainName = lazyregexp.New(`^[A-Za-z0-9_]+$`)
 
 // assign returns the assignments of variables. bake's own format allows any name, such as
 // ProgramFiles(x86).
@@ -172,7 +170,7 @@ func (o *Options) assign(vars map[string]string) string {
 	}
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		if !plainName().MatchString(name) {
+		if !plainName.Get().MatchString(name) {
 			fmt.Fprintf(&b, "${env:%s}=\"%s\"; ", braces().Replace(name), escape(vars[name]))
 			delete(vars, name)
 		}

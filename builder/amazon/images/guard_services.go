@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"net/url"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"bake/builder/amazon/internal/access"
+	"bake/internal/lazyregexp"
 )
 
 // queryPages repeats a call until there are no more pages. page processes the page that was
@@ -263,7 +262,7 @@ func (l *usageScan) parameters(ctx context.Context) (images, texts []string, err
 }
 
 // imageIDs matches the IDs of images in a text.
-var imageIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\bami-([0-9a-f]{17}|[0-9a-f]{8})\b`) })
+var imageIDs = lazyregexp.New(`\bami-([0-9a-f]{17}|[0-9a-f]{8})\b`)
 
 // mentions finds the images whose IDs occur in parameters that contain text. A parameter
 // that consists only of an ID names the image.
@@ -274,7 +273,7 @@ func (l *usageScan) mentions(ctx context.Context, names []string) error {
 	}
 	for _, name := range names {
 		value := strings.TrimSpace(values[name].Value)
-		for _, id := range imageIDs().FindAllString(value, -1) {
+		for _, id := range imageIDs.Get().FindAllString(value, -1) {
 			l.use(id, Use{Guard: GuardChannel, User: "parameter " + name + ", a text", id: parameterID(name), past: id != value})
 		}
 	}

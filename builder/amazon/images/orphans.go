@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
-	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -22,6 +21,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/ownership"
+	"bake/internal/lazyregexp"
 )
 
 // The guards of snapshots whose image no longer exists, in addition to those that look for
@@ -152,14 +152,12 @@ func (a *Account) DeleteOrphans(ctx context.Context, found []Orphan, o OrphanOpt
 
 // made matches the descriptions of snapshots that EC2 makes for images. It does not match
 // snapshots that people have copied by hand, whose description begins with their origin.
-var made = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(?:Created by CreateImage\(i-[0-9a-f]+\) for (ami-[0-9a-f]+)|Copied for DestinationAmi (ami-[0-9a-f]+) from SourceAmi |Created by AWS-VMImport service for import-ami-)`)
-})
+var made = lazyregexp.New(`^(?:Created by CreateImage\(i-[0-9a-f]+\) for (ami-[0-9a-f]+)|Copied for DestinationAmi (ami-[0-9a-f]+) from SourceAmi |Created by AWS-VMImport service for import-ami-)`)
 
 // madeFor reports whether a snapshot was made for an image, and for which if that is
 // known.
 func madeFor(s types.Snapshot) (image string, ok bool) {
-	if m := made().FindStringSubmatch(aws.ToString(s.Description)); m != nil {
+	if m := made.Get().FindStringSubmatch(aws.ToString(s.Description)); m != nil {
 		return m[1] + m[2], true
 	}
 	return "", slices.ContainsFunc(s.Tags, func(t types.Tag) bool { return strings.HasPrefix(aws.ToString(t.Key), "bake:") })

@@ -6,18 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder"
 	"bake/builder/amazon/internal/ownership"
 	"bake/internal/imagetag"
+	"bake/internal/lazyregexp"
 )
 
 // PruneOptions select the images to prune.
@@ -275,12 +274,10 @@ func grouped(all []Image, together bool) (groups []*planGroup) {
 
 // times matches what templates put into names to make them unique: dates, with or without
 // a time of day, seconds since 1970, and UUIDs.
-var times = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\d{4}-\d{2}-\d{2}([T_ -]?\d{2}[:.-]?\d{2}([:.-]?\d{2})?Z?)?|\d{8}([T_-]?\d{4,6}Z?)?(\d{2,6})?|\d{10,14}`)
-})
+var times = lazyregexp.New(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\d{4}-\d{2}-\d{2}([T_ -]?\d{2}[:.-]?\d{2}([:.-]?\d{2})?Z?)?|\d{8}([T_-]?\d{4,6}Z?)?(\d{2,6})?|\d{10,14}`)
 
 // stem returns the common part of the names of an image's releases.
-func stem(name string) string { return times().ReplaceAllString(name, "*") }
+func stem(name string) string { return times.Get().ReplaceAllString(name, "*") }
 
 // decide determines which images of the group stay as they are regardless of their use,
 // and returns the others. All operations that retire images use it. It does no I/O.

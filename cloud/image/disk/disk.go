@@ -13,8 +13,6 @@ import (
 	"bake/cloud/image/ext4"
 )
 
-var le, be = binary.LittleEndian, binary.BigEndian
-
 // Disk is the content of a disk.
 type Disk struct {
 	io.ReaderAt
@@ -112,7 +110,7 @@ func (d Disk) partitions() ([]extent, error) {
 }
 
 func (d Disk) gpt(header []byte) ([]extent, error) {
-	at, count, size := int64(le.Uint64(header[72:]))*sector, int64(le.Uint32(header[80:])), int64(le.Uint32(header[84:]))
+	at, count, size := int64(binary.LittleEndian.Uint64(header[72:]))*sector, int64(binary.LittleEndian.Uint32(header[80:])), int64(binary.LittleEndian.Uint32(header[84:]))
 	if size < 128 || size > 4096 || count > 1024 || at < 0 {
 		return nil, errors.New("the partition table is damaged")
 	}
@@ -122,7 +120,7 @@ func (d Disk) gpt(header []byte) ([]extent, error) {
 	}
 	var out []extent
 	for ; len(table) > 0; table = table[size:] {
-		first, last := int64(le.Uint64(table[32:])), int64(le.Uint64(table[40:]))
+		first, last := int64(binary.LittleEndian.Uint64(table[32:])), int64(binary.LittleEndian.Uint64(table[40:]))
 		if !bytes.Equal(table[:16], make([]byte, 16)) && first > 0 && last >= first && last < d.Size/sector {
 			out = append(out, extent{first * sector, (last - first + 1) * sector})
 		}
@@ -143,7 +141,7 @@ func (d Disk) mbr(table []byte) ([]extent, error) {
 		next := int64(0)
 		for i := range 4 {
 			e := table[446+16*i:]
-			kind, start, size := e[4], int64(le.Uint32(e[8:])), int64(le.Uint32(e[12:]))
+			kind, start, size := e[4], int64(binary.LittleEndian.Uint32(e[8:])), int64(binary.LittleEndian.Uint32(e[12:]))
 			switch {
 			case kind == 0 || size == 0:
 			case kind == 0x05, kind == 0x0f, kind == 0x85:

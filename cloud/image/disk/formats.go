@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"compress/zlib"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -122,8 +123,8 @@ func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 	if _, err := file.ReadAt(footer, size-512); err != nil || size < 512 || string(footer[:8]) != "conectix" {
 		return Disk{}, errors.New("not a VHD image: the footer is missing")
 	}
-	length := int64(be.Uint64(footer[48:]))
-	switch kind := be.Uint32(footer[60:]); kind {
+	length := int64(binary.BigEndian.Uint64(footer[48:]))
+	switch kind := binary.BigEndian.Uint32(footer[60:]); kind {
 	case 2:
 		return Disk{ReaderAt: file, Size: min(length, size-512)}, nil
 	case 3:
@@ -131,20 +132,20 @@ func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 		return Disk{}, fmt.Errorf("VHD images of type %d, such as those with a parent, are not supported", kind)
 	}
 	header := make([]byte, 1024)
-	if _, err := file.ReadAt(header, int64(be.Uint64(footer[16:]))); err != nil || string(header[:8]) != "cxsparse" {
+	if _, err := file.ReadAt(header, int64(binary.BigEndian.Uint64(footer[16:]))); err != nil || string(header[:8]) != "cxsparse" {
 		return Disk{}, errors.New("the VHD image is damaged: it has no dynamic disk header")
 	}
-	count, block := int64(be.Uint32(header[28:])), int64(be.Uint32(header[32:]))
+	count, block := int64(binary.BigEndian.Uint32(header[28:])), int64(binary.BigEndian.Uint32(header[32:]))
 	if block < sector || block%sector != 0 || block > 32*maxCluster || count*4 > maxTable || length < 0 || length > count*block {
 		return Disk{}, errors.New("the VHD image is damaged: its header is inconsistent")
 	}
 	table := make([]byte, count*4)
-	if _, err := file.ReadAt(table, int64(be.Uint64(header[16:]))); err != nil {
+	if _, err := file.ReadAt(table, int64(binary.BigEndian.Uint64(header[16:]))); err != nil {
 		return Disk{}, fmt.Errorf("reading the VHD image's table: %w", err)
 	}
 	bitmap := (block/sector/8 + sector - 1) / sector * sector // bitmap of the sectors in use in a block
 	return Disk{ReaderAt: newBlocks(file, block, count, func(n int64) (place, error) {
-		at := be.Uint32(table[n*4:])
+		at := binary.BigEndian.Uint32(table[n*4:])
 		if at == 1<<32-1 {
 			return place{}, nil
 		}
@@ -161,13 +162,13 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 		return Disk{}, errors.New("not a sparse VMDK image; a descriptor that refers to other files cannot be imported")
 	}
 	const atEnd = 1<<64 - 1
-	if le.Uint64(header[56:]) == atEnd { // written as a stream: the complete header is at the end
+	if binary.LittleEndian.Uint64(header[56:]) == atEnd { // written as a stream: the complete header is at the end
 		if _, err := file.ReadAt(header, size-1024); err != nil || string(header[:4]) != "KDMV" {
 			return damaged("its footer is missing")
 		}
 	}
-	flags, capacity, grain := le.Uint32(header[8:]), int64(le.Uint64(header[12:])), int64(le.Uint64(header[20:]))
-	entries, directory := int64(le.Uint32(header[44:])), int64(le.Uint64(header[56:]))
+	flags, capacity, grain := binary.LittleEndian.Uint32(header[8:]), int64(binary.LittleEndian.Uint64(header[12:])), int64(binary.LittleEndian.Uint64(header[20:]))
+	entries, directory := int64(binary.LittleEndian.Uint32(header[44:])), int64(binary.LittleEndian.Uint64(header[56:]))
 	compressed := flags&(1<<16) != 0
 	if grain < 1 || grain > maxCluster/sector || entries < 1 || entries > 1<<16 || capacity < 0 || capacity > maxDisk/sector || directory < 0 {
 		return damaged("its header is inconsistent")
@@ -183,7 +184,7 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 	}
 	var below table
 	return Disk{ReaderAt: newBlocks(file, grain*sector, grains, func(n int64) (place, error) {
-		at := int64(le.Uint32(top[n/entries*4:]))
+		at := int64(binary.LittleEndian.Uint32(top[n/entries*4:]))
 		if at == 0 {
 			return place{}, nil
 		}
@@ -191,7 +192,7 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 		if err != nil {
 			return place{}, err
 		}
-		if at = int64(le.Uint32(data[n%entries*4:])); at <= 1 { // 0 is unallocated, 1 is all zeros
+		if at = int64(binary.LittleEndian.Uint32(data[n%entries*4:])); at <= 1 { // 0 is unallocated, 1 is all zeros
 			return place{}, nil
 		}
 		if !compressed {
@@ -207,7 +208,7 @@ func readGrain(file io.ReaderAt, at, size int64) ([]byte, error) {
 	if _, err := file.ReadAt(marker, at); err != nil {
 		return nil, err
 	}
-	z, err := zlib.NewReader(io.NewSectionReader(file, at+12, int64(le.Uint32(marker[8:]))))
+	z, err := zlib.NewReader(io.NewSectionReader(file, at+12, int64(binary.LittleEndian.Uint32(marker[8:]))))
 	if err != nil {
 		return nil, err
 	}

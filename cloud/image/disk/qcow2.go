@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"compress/flate"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -20,20 +21,20 @@ func openQCOW2(file io.ReaderAt) (Disk, error) {
 	if n, err := file.ReadAt(header, 0); err != nil && !errors.Is(err, io.EOF) || n < 72 || string(header[:4]) != "QFI\xfb" {
 		return Disk{}, errors.New("not a QCOW2 image: its header is missing")
 	}
-	version, bits, size := be.Uint32(header[4:]), be.Uint32(header[20:]), int64(be.Uint64(header[24:]))
-	entries, at := int64(be.Uint32(header[36:])), int64(be.Uint64(header[40:]))
+	version, bits, size := binary.BigEndian.Uint32(header[4:]), binary.BigEndian.Uint32(header[20:]), int64(binary.BigEndian.Uint64(header[24:]))
+	entries, at := int64(binary.BigEndian.Uint32(header[36:])), int64(binary.BigEndian.Uint64(header[40:]))
 	var features uint64
 	zstandard := false
 	if version == 3 {
-		features = be.Uint64(header[72:])
+		features = binary.BigEndian.Uint64(header[72:])
 		zstandard = features&8 != 0 && header[104] == 1
 	}
 	switch {
 	case version != 2 && version != 3:
 		return Disk{}, fmt.Errorf("QCOW2 images of version %d are not supported", version)
-	case be.Uint64(header[8:]) != 0:
+	case binary.BigEndian.Uint64(header[8:]) != 0:
 		return Disk{}, errors.New("the QCOW2 image has a backing file; use qemu-img convert to merge the two")
-	case be.Uint32(header[32:]) != 0:
+	case binary.BigEndian.Uint32(header[32:]) != 0:
 		return Disk{}, errors.New("the QCOW2 image is encrypted; qemu-img convert decrypts it")
 	case features&2 != 0:
 		return Disk{}, errors.New("the QCOW2 image is marked as damaged; qemu-img check may repair it")
@@ -53,7 +54,7 @@ func openQCOW2(file io.ReaderAt) (Disk, error) {
 	}
 	var below table
 	return Disk{ReaderAt: newBlocks(file, cluster, count, func(n int64) (place, error) {
-		at := int64(be.Uint64(top[n/(cluster/8)*8:]) & qcow2Offset)
+		at := int64(binary.BigEndian.Uint64(top[n/(cluster/8)*8:]) & qcow2Offset)
 		if at == 0 {
 			return place{}, nil
 		}
@@ -61,7 +62,7 @@ func openQCOW2(file io.ReaderAt) (Disk, error) {
 		if err != nil {
 			return place{}, err
 		}
-		entry := be.Uint64(data[n%(cluster/8)*8:])
+		entry := binary.BigEndian.Uint64(data[n%(cluster/8)*8:])
 		switch {
 		case entry&(1<<62) != 0:
 			low := 62 - (bits - 8) // number of bits of the offset; the remaining bits are the number of additional sectors

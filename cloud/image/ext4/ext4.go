@@ -54,8 +54,6 @@ const (
 		incompatSeed | incompatLargeDir | incompatInline | incompatCasefold
 )
 
-var le = binary.LittleEndian
-
 // Open reads the superblock of the file system on r, a device of size bytes. The error is [ErrNot]
 // if there is none, and describes the problem if the file system is not supported.
 func Open(r io.ReaderAt, size int64) (*FS, error) {
@@ -65,10 +63,10 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	if le.Uint16(super[0x38:]) != 0xef53 {
+	if binary.LittleEndian.Uint16(super[0x38:]) != 0xef53 {
 		return nil, ErrNot
 	}
-	incompat, logBlock := le.Uint32(super[0x60:]), le.Uint32(super[0x18:])
+	incompat, logBlock := binary.LittleEndian.Uint32(super[0x60:]), binary.LittleEndian.Uint32(super[0x18:])
 	switch {
 	case incompat&incompatRecover != 0:
 		return nil, errors.New("the file system was in use when the disk was copied: its journal contains changes; mount and unmount it first")
@@ -78,18 +76,18 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 		return nil, errDamaged("its block size is impossible")
 	}
 	fs := &FS{
-		r: r, blockSize: 1024 << logBlock, inodeSize: 128, perGroup: le.Uint32(super[0x28:]), inodes: le.Uint32(super),
+		r: r, blockSize: 1024 << logBlock, inodeSize: 128, perGroup: binary.LittleEndian.Uint32(super[0x28:]), inodes: binary.LittleEndian.Uint32(super),
 		fileTypes: incompat&incompatFileType != 0,
 	}
-	if le.Uint32(super[0x4c:]) > 0 { // revision 1 has variable inode sizes
-		fs.inodeSize = int64(le.Uint16(super[0x58:]))
+	if binary.LittleEndian.Uint32(super[0x4c:]) > 0 { // revision 1 has variable inode sizes
+		fs.inodeSize = int64(binary.LittleEndian.Uint16(super[0x58:]))
 	}
-	blocks, perGroup, first := int64(le.Uint32(super[4:])), int64(le.Uint32(super[0x20:])), int64(le.Uint32(super[0x14:]))
-	fs.descriptor, fs.free = 32, int64(le.Uint32(super[0xc:]))
+	blocks, perGroup, first := int64(binary.LittleEndian.Uint32(super[4:])), int64(binary.LittleEndian.Uint32(super[0x20:])), int64(binary.LittleEndian.Uint32(super[0x14:]))
+	fs.descriptor, fs.free = 32, int64(binary.LittleEndian.Uint32(super[0xc:]))
 	if incompat&incompat64 != 0 {
-		fs.descriptor = int64(le.Uint16(super[0xfe:]))
-		blocks |= int64(le.Uint32(super[0x150:])) << 32
-		fs.free |= int64(le.Uint32(super[0x158:])) << 32
+		fs.descriptor = int64(binary.LittleEndian.Uint16(super[0xfe:]))
+		blocks |= int64(binary.LittleEndian.Uint32(super[0x150:])) << 32
+		fs.free |= int64(binary.LittleEndian.Uint32(super[0x158:])) << 32
 	}
 	if fs.inodeSize < 128 || fs.inodeSize > fs.blockSize || fs.perGroup == 0 || perGroup == 0 || fs.descriptor < 32 || fs.descriptor > fs.blockSize || blocks <= first || blocks > 1<<48 {
 		return nil, errDamaged("its superblock is inconsistent")
@@ -126,9 +124,9 @@ func (fs *FS) inodeTable(group int64) (int64, error) {
 	if _, err := fs.r.ReadAt(d, fs.groups+group*fs.descriptor); err != nil {
 		return 0, fmt.Errorf("reading the table of block groups: %w", err)
 	}
-	fs.group, fs.table = group, int64(le.Uint32(d[8:]))
+	fs.group, fs.table = group, int64(binary.LittleEndian.Uint32(d[8:]))
 	if fs.descriptor >= 64 {
-		fs.table |= int64(le.Uint32(d[0x28:])) << 32
+		fs.table |= int64(binary.LittleEndian.Uint32(d[0x28:])) << 32
 	}
 	return fs.table, nil
 }
@@ -180,17 +178,17 @@ func (fs *FS) inode(number uint32) (*inode, error) {
 		return nil, fmt.Errorf("reading inode %d: %w", number, err)
 	}
 	n := &inode{
-		number: number, raw: raw, mode: le.Uint16(raw), links: le.Uint16(raw[0x1a:]), flags: le.Uint32(raw[0x20:]),
-		uid: int(le.Uint16(raw[2:])) | int(le.Uint16(raw[0x78:]))<<16, gid: int(le.Uint16(raw[0x18:])) | int(le.Uint16(raw[0x7a:]))<<16,
-		size: int64(le.Uint32(raw[4:])),
+		number: number, raw: raw, mode: binary.LittleEndian.Uint16(raw), links: binary.LittleEndian.Uint16(raw[0x1a:]), flags: binary.LittleEndian.Uint32(raw[0x20:]),
+		uid: int(binary.LittleEndian.Uint16(raw[2:])) | int(binary.LittleEndian.Uint16(raw[0x78:]))<<16, gid: int(binary.LittleEndian.Uint16(raw[0x18:])) | int(binary.LittleEndian.Uint16(raw[0x7a:]))<<16,
+		size: int64(binary.LittleEndian.Uint32(raw[4:])),
 	}
-	seconds, nanoseconds := int64(int32(le.Uint32(raw[0x10:]))), int64(0)
+	seconds, nanoseconds := int64(int32(binary.LittleEndian.Uint32(raw[0x10:]))), int64(0)
 	if kind := n.mode & modeKind; kind == modeFile || kind == modeDir {
-		n.size |= int64(le.Uint32(raw[0x6c:])) << 32
+		n.size |= int64(binary.LittleEndian.Uint32(raw[0x6c:])) << 32
 	}
 	if fs.extra(raw) >= 0x8c-0x80 {
-		seconds += int64(le.Uint32(raw[0x88:])&3) << 32
-		nanoseconds = int64(le.Uint32(raw[0x88:]) >> 2)
+		seconds += int64(binary.LittleEndian.Uint32(raw[0x88:])&3) << 32
+		nanoseconds = int64(binary.LittleEndian.Uint32(raw[0x88:]) >> 2)
 	}
 	n.mtime = time.Unix(seconds, nanoseconds)
 	if n.size < 0 {
@@ -207,7 +205,7 @@ func (fs *FS) extra(raw []byte) int {
 	if !fs.roomForMore {
 		return 0
 	}
-	return min(int(le.Uint16(raw[0x80:])), len(raw)-128)
+	return min(int(binary.LittleEndian.Uint16(raw[0x80:])), len(raw)-128)
 }
 
 // extent is a run of blocks of a file.
@@ -256,17 +254,17 @@ func (fs *FS) content(n *inode) (contents, error) {
 // extents appends the extents in a node of an extent tree. depth is the depth that the parent
 // implies, or -1 for the root.
 func (fs *FS) extents(out []extent, node []byte, depth int) ([]extent, error) {
-	if le.Uint16(node) != 0xf30a {
+	if binary.LittleEndian.Uint16(node) != 0xf30a {
 		return nil, errDamaged("an extent tree node is invalid")
 	}
-	entries, level := int(le.Uint16(node[2:])), int(le.Uint16(node[6:]))
+	entries, level := int(binary.LittleEndian.Uint16(node[2:])), int(binary.LittleEndian.Uint16(node[6:]))
 	if level > 5 || depth >= 0 && level != depth || 12+entries*12 > len(node) {
 		return nil, errDamaged("an extent tree node is inconsistent")
 	}
 	for i := range entries {
 		e := node[12+i*12:]
 		if level == 0 {
-			x := extent{int64(le.Uint32(e)), int64(le.Uint16(e[4:])), int64(le.Uint32(e[8:])) | int64(le.Uint16(e[6:]))<<32}
+			x := extent{int64(binary.LittleEndian.Uint32(e)), int64(binary.LittleEndian.Uint16(e[4:])), int64(binary.LittleEndian.Uint32(e[8:])) | int64(binary.LittleEndian.Uint16(e[6:]))<<32}
 			if x.count > 32768 { // allocated but not written
 				x.count, x.at = x.count-32768, 0
 			}
@@ -276,7 +274,7 @@ func (fs *FS) extents(out []extent, node []byte, depth int) ([]extent, error) {
 			}
 			continue
 		}
-		block, err := fs.block(int64(le.Uint32(e[4:])) | int64(le.Uint16(e[8:]))<<32)
+		block, err := fs.block(int64(binary.LittleEndian.Uint32(e[4:])) | int64(binary.LittleEndian.Uint16(e[8:]))<<32)
 		if err == nil {
 			err = fs.use(1)
 		}
@@ -351,14 +349,14 @@ func (fs *FS) blockMap(n *inode) ([]extent, error) {
 			return err
 		}
 		for i := range per {
-			if err := tree(int64(le.Uint32(block[i*4:])), level-1); err != nil {
+			if err := tree(int64(binary.LittleEndian.Uint32(block[i*4:])), level-1); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	for i := range 15 {
-		if err := tree(int64(le.Uint32(n.raw[0x28+i*4:])), max(0, i-11)); err != nil {
+		if err := tree(int64(binary.LittleEndian.Uint32(n.raw[0x28+i*4:])), max(0, i-11)); err != nil {
 			return nil, err
 		}
 	}
@@ -476,7 +474,7 @@ func (fs *FS) entries(n *inode) ([]entry, error) {
 
 func (fs *FS) appendEntries(out []entry, dir *inode, block []byte) ([]entry, error) {
 	for len(block) >= 8 {
-		length, name := int(le.Uint16(block[4:])), int(block[6])
+		length, name := int(binary.LittleEndian.Uint16(block[4:])), int(block[6])
 		if !fs.fileTypes {
 			name |= int(block[7]) << 8
 		}
@@ -486,7 +484,7 @@ func (fs *FS) appendEntries(out []entry, dir *inode, block []byte) ([]entry, err
 		if length < 8 || length > len(block) || 8+name > length {
 			return nil, errDamaged(fmt.Sprintf("directory %d is damaged", dir.number))
 		}
-		number, text := le.Uint32(block), string(block[8:8+name])
+		number, text := binary.LittleEndian.Uint32(block), string(block[8:8+name])
 		if strings.ContainsAny(text, "/\x00") {
 			return nil, errDamaged(fmt.Sprintf("directory %d has the name %q", dir.number, text))
 		}
@@ -498,8 +496,8 @@ func (fs *FS) appendEntries(out []entry, dir *inode, block []byte) ([]entry, err
 	return out, nil
 }
 
-// prefixes are the prefixes of attribute names, by their number on disk.
-var prefixes = map[byte]string{
+// prefixes are the prefixes of attribute names, at their number on disk.
+var prefixes = []string{
 	1: "user.", 2: "system.posix_acl_access", 3: "system.posix_acl_default", 4: "trusted.", 6: "security.", 7: "system.", 8: "system.richacl",
 }
 
@@ -507,18 +505,18 @@ var prefixes = map[byte]string{
 // only if inline is set.
 func (fs *FS) attributes(n *inode, inline bool) (map[string][]byte, error) {
 	out := map[string][]byte{}
-	if start := 128 + fs.extra(n.raw); fs.roomForMore && start+4 <= len(n.raw) && le.Uint32(n.raw[start:]) == 0xea020000 {
+	if start := 128 + fs.extra(n.raw); fs.roomForMore && start+4 <= len(n.raw) && binary.LittleEndian.Uint32(n.raw[start:]) == 0xea020000 {
 		area := n.raw[start+4:]
 		if err := readAttributes(out, area, area); err != nil {
 			return nil, fmt.Errorf("inode %d: %w", n.number, err)
 		}
 	}
-	if at := int64(le.Uint32(n.raw[0x68:])) | int64(le.Uint16(n.raw[0x76:]))<<32; at != 0 {
+	if at := int64(binary.LittleEndian.Uint32(n.raw[0x68:])) | int64(binary.LittleEndian.Uint16(n.raw[0x76:]))<<32; at != 0 {
 		block, err := fs.block(at)
 		if err != nil {
 			return nil, err
 		}
-		if le.Uint32(block) != 0xea020000 {
+		if binary.LittleEndian.Uint32(block) != 0xea020000 {
 			return nil, errDamaged(fmt.Sprintf("the attributes of inode %d are invalid", n.number))
 		}
 		if err := readAttributes(out, block[32:], block); err != nil {
@@ -533,19 +531,22 @@ func (fs *FS) attributes(n *inode, inline bool) (map[string][]byte, error) {
 
 // readAttributes parses attribute entries. The offsets of their values are relative to base.
 func readAttributes(out map[string][]byte, entries, base []byte) error {
-	for len(entries) >= 4 && le.Uint32(entries) != 0 {
+	for len(entries) >= 4 && binary.LittleEndian.Uint32(entries) != 0 {
 		if len(entries) < 16 {
 			return errDamaged("an attribute is truncated")
 		}
-		name, offset, size := int(entries[0]), int(le.Uint16(entries[2:])), int(le.Uint32(entries[8:]))
-		if le.Uint32(entries[4:]) != 0 {
+		name, offset, size := int(entries[0]), int(binary.LittleEndian.Uint16(entries[2:])), int(binary.LittleEndian.Uint32(entries[8:]))
+		if binary.LittleEndian.Uint32(entries[4:]) != 0 {
 			return errors.New("attributes that are stored in separate inodes are not supported")
 		}
 		end := (16 + name + 3) &^ 3
 		if end > len(entries) || size < 0 || offset+size > len(base) {
 			return errDamaged("an attribute extends beyond its block")
 		}
-		key := prefixes[entries[1]] + string(entries[16:16+name])
+		key := string(entries[16 : 16+name])
+		if prefix := int(entries[1]); prefix < len(prefixes) {
+			key = prefixes[prefix] + key
+		}
 		out[key] = base[offset : offset+size]
 		entries = entries[end:]
 	}

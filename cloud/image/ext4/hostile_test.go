@@ -3,6 +3,7 @@ package ext4
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,11 +56,13 @@ func TestHostile(t *testing.T) {
 		want   string // the expected error; "" if only the size is checked
 	}{
 		"untouched":       {func([]byte, func(int) []byte) {}, ""},
-		"a hole of 16 TB": {func(_ []byte, inode func(int) []byte) { le.PutUint32(inode(13)[0x6c:], 1<<12) }, ""},
-		"a cut":           {func(disk []byte, _ func(int) []byte) { le.PutUint32(disk[1024+4:], minSize/writeBlock+1) }, "it is truncated"},
+		"a hole of 16 TB": {func(_ []byte, inode func(int) []byte) { binary.LittleEndian.PutUint32(inode(13)[0x6c:], 1<<12) }, ""},
+		"a cut": {func(disk []byte, _ func(int) []byte) {
+			binary.LittleEndian.PutUint32(disk[1024+4:], minSize/writeBlock+1)
+		}, "it is truncated"},
 		"more blocks than there are": {func(_ []byte, inode func(int) []byte) {
 			for n := 13; n <= 14; n++ { // each has most of the blocks
-				le.PutUint32(inode(n)[4:], 3000*writeBlock)
+				binary.LittleEndian.PutUint32(inode(n)[4:], 3000*writeBlock)
 				layOut(inode(n)[0x28:][:60], []extent{{0, 3000, 1}}, 0)
 			}
 		}, "they overlap"},
@@ -83,37 +86,37 @@ func TestHostile(t *testing.T) {
 		}, "there is a loop"},
 		"a map of blocks that contains itself": {func(disk []byte, inode func(int) []byte) {
 			n := inode(13)
-			le.PutUint32(n[0x20:], 0) // no extents
-			le.PutUint32(n[0x6c:], 1<<10)
+			binary.LittleEndian.PutUint32(n[0x20:], 0) // no extents
+			binary.LittleEndian.PutUint32(n[0x6c:], 1<<10)
 			for at := range writeBlock / 4 {
-				le.PutUint32(disk[3000*writeBlock+4*at:], 3000)
+				binary.LittleEndian.PutUint32(disk[3000*writeBlock+4*at:], 3000)
 			}
 			clear(n[0x28:][:60])
-			le.PutUint32(n[0x28+14*4:], 3000)
+			binary.LittleEndian.PutUint32(n[0x28+14*4:], 3000)
 		}, "there is a loop"},
-		"a directory in itself": {func(disk []byte, _ func(int) []byte) { le.PutUint32(named(disk), 12) }, "it is also the directory /etc"},
+		"a directory in itself": {func(disk []byte, _ func(int) []byte) { binary.LittleEndian.PutUint32(named(disk), 12) }, "it is also the directory /etc"},
 		"a name with a slash":   {func(disk []byte, _ func(int) []byte) { copy(named(disk)[8:], "/") }, `has the name "/"`},
 		"a link of 1 GB": {func(_ []byte, inode func(int) []byte) {
-			le.PutUint16(inode(13), modeLink|0o777)
-			le.PutUint32(inode(13)[4:], 1<<30)
+			binary.LittleEndian.PutUint16(inode(13), modeLink|0o777)
+			binary.LittleEndian.PutUint32(inode(13)[4:], 1<<30)
 		}, "is too large"},
 		"large group entries": {func(disk []byte, _ func(int) []byte) {
-			le.PutUint32(disk[1024+0x60:], 0x42|incompat64)
-			le.PutUint16(disk[1024+0xfe:], 65535)
+			binary.LittleEndian.PutUint32(disk[1024+0x60:], 0x42|incompat64)
+			binary.LittleEndian.PutUint16(disk[1024+0xfe:], 65535)
 		}, "superblock is inconsistent"},
 		"many small groups": {func(disk []byte, _ func(int) []byte) {
-			le.PutUint32(disk[1024+0x20:], 1)
-			le.PutUint32(disk[1024+0x28:], 1)
-			le.PutUint32(disk[1024:], 4000)
+			binary.LittleEndian.PutUint32(disk[1024+0x20:], 1)
+			binary.LittleEndian.PutUint32(disk[1024+0x28:], 1)
+			binary.LittleEndian.PutUint32(disk[1024:], 4000)
 		}, ""},
 		"many inodes": {func(disk []byte, _ func(int) []byte) {
-			le.PutUint32(disk[1024:], 1<<31)
-			le.PutUint32(disk[1024+0x28:], 1<<31)
+			binary.LittleEndian.PutUint32(disk[1024:], 1<<31)
+			binary.LittleEndian.PutUint32(disk[1024+0x28:], 1<<31)
 		}, "superblock is inconsistent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			disk := made(t)
-			table := int(le.Uint32(disk[writeBlock+8:]))
+			table := int(binary.LittleEndian.Uint32(disk[writeBlock+8:]))
 			test.change(disk, func(n int) []byte { return disk[table*writeBlock+(n-1)*writeInode:][:writeInode] })
 			fs, err := Open(bytes.NewReader(disk), int64(len(disk)))
 			written := count{limit: 2 * minSize}
@@ -129,7 +132,7 @@ func TestHostile(t *testing.T) {
 
 // named returns the entry of the file b in its directory, where it is the last one.
 func named(disk []byte) []byte {
-	rest := le.AppendUint16(nil, writeBlock-12-12-12)
+	rest := binary.LittleEndian.AppendUint16(nil, writeBlock-12-12-12)
 	return disk[bytes.Index(disk, slices.Concat([]byte{14, 0, 0, 0}, rest, []byte{1, 1, 'b'})):]
 }
 

@@ -2,6 +2,7 @@ package ext4
 
 import (
 	"archive/tar"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -147,23 +148,23 @@ func (fs *FS) linkTarget(n *inode) (string, error) {
 // accessList converts an access control list from its form on disk, where only named users and
 // groups have ids, to the form of the extended attribute.
 func accessList(disk []byte) []byte {
-	out := le.AppendUint32(nil, 2)
+	out := binary.LittleEndian.AppendUint32(nil, 2)
 	for disk = disk[min(4, len(disk)):]; len(disk) >= 4; {
 		out = append(out, disk[:4]...)
-		if tag := le.Uint16(disk); (tag == 2 || tag == 8) && len(disk) >= 8 {
+		if tag := binary.LittleEndian.Uint16(disk); (tag == 2 || tag == 8) && len(disk) >= 8 {
 			out, disk = append(out, disk[4:8]...), disk[8:]
 			continue
 		}
-		out, disk = le.AppendUint32(out, 1<<32-1), disk[4:]
+		out, disk = binary.LittleEndian.AppendUint32(out, 1<<32-1), disk[4:]
 	}
 	return out
 }
 
 // device returns a device number in the old or the new encoding.
 func device(n *inode) (major, minor int64) {
-	if old := le.Uint32(n.raw[0x28:]); old != 0 {
+	if old := binary.LittleEndian.Uint32(n.raw[0x28:]); old != 0 {
 		return int64(old >> 8 & 0xff), int64(old & 0xff)
 	}
-	d := int64(le.Uint32(n.raw[0x2c:]))
+	d := int64(binary.LittleEndian.Uint32(n.raw[0x2c:]))
 	return d >> 8 & 0xfff, d&0xff | d>>12&0xfff00
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -261,9 +262,9 @@ func (w *writer) fill(n *node, h *tar.Header, content io.Reader) (kind byte, err
 			n.mode = n.mode&^modeKind | modeBlock
 		}
 		if major, minor := uint32(h.Devmajor), uint32(h.Devminor); major < 256 && minor < 256 {
-			le.PutUint32(n.block[:], major<<8|minor)
+			binary.LittleEndian.PutUint32(n.block[:], major<<8|minor)
 		} else {
-			le.PutUint32(n.block[4:], minor&0xff|major<<8|(minor&^0xff)<<12)
+			binary.LittleEndian.PutUint32(n.block[4:], minor&0xff|major<<8|(minor&^0xff)<<12)
 		}
 	default:
 		err = fmt.Errorf("entries of the type %q are not supported", h.Typeflag)
@@ -271,7 +272,14 @@ func (w *writer) fill(n *node, h *tar.Header, content io.Reader) (kind byte, err
 	return kindOf(n.mode), err
 }
 
-var errHoles = fmt.Errorf("with it, the files have more than %d bytes of holes, or more data than fits on the volume", int64(maxHoles))
+var errHoles = holesError{}
+
+// holesError is the error of files that have too many holes.
+type holesError struct{}
+
+func (holesError) Error() string {
+	return fmt.Sprintf("with it, the files have more than %d bytes of holes, or more data than fits on the volume", int64(maxHoles))
+}
 
 // content writes the content of a file. Blocks of zeros become holes.
 func (w *writer) content(n *node, r io.Reader) error {
@@ -356,21 +364,21 @@ func (w *writer) extents(n *node, all []extent) error {
 
 // layOut encodes a node of an extent tree: extents at level 0, child nodes at higher levels.
 func layOut(node []byte, all []extent, level uint16) {
-	le.PutUint16(node, 0xf30a)
-	le.PutUint16(node[2:], uint16(len(all)))
-	le.PutUint16(node[4:], uint16(len(node)/12-1))
-	le.PutUint16(node[6:], level)
+	binary.LittleEndian.PutUint16(node, 0xf30a)
+	binary.LittleEndian.PutUint16(node[2:], uint16(len(all)))
+	binary.LittleEndian.PutUint16(node[4:], uint16(len(node)/12-1))
+	binary.LittleEndian.PutUint16(node[6:], level)
 	for i, e := range all {
 		at := node[12+12*i:]
-		le.PutUint32(at, uint32(e.from))
+		binary.LittleEndian.PutUint32(at, uint32(e.from))
 		if level > 0 {
-			le.PutUint32(at[4:], uint32(e.at))
-			le.PutUint16(at[8:], uint16(e.at>>32))
+			binary.LittleEndian.PutUint32(at[4:], uint32(e.at))
+			binary.LittleEndian.PutUint16(at[8:], uint16(e.at>>32))
 			continue
 		}
-		le.PutUint16(at[4:], uint16(e.count))
-		le.PutUint16(at[6:], uint16(e.at>>32))
-		le.PutUint32(at[8:], uint32(e.at))
+		binary.LittleEndian.PutUint16(at[4:], uint16(e.count))
+		binary.LittleEndian.PutUint16(at[6:], uint16(e.at>>32))
+		binary.LittleEndian.PutUint32(at[8:], uint32(e.at))
 	}
 }
 
@@ -431,9 +439,9 @@ func (w *writer) attributes(n *node, h *tar.Header) error {
 // attributeBlock encodes attributes: entries from the start of the block, values from the end.
 func attributeBlock(all []attribute) []byte {
 	data := make([]byte, writeBlock)
-	le.PutUint32(data, 0xea020000)
-	le.PutUint32(data[4:], 1) // reference count
-	le.PutUint32(data[8:], 1) // number of blocks
+	binary.LittleEndian.PutUint32(data, 0xea020000)
+	binary.LittleEndian.PutUint32(data[4:], 1) // reference count
+	binary.LittleEndian.PutUint32(data[8:], 1) // number of blocks
 	at, end, whole := 32, writeBlock, uint32(0)
 	for _, a := range all {
 		end -= (len(a.value) + 3) &^ 3
@@ -443,29 +451,29 @@ func attributeBlock(all []attribute) []byte {
 			sum = sum<<5 ^ sum>>27 ^ uint32(a.name[i])
 		}
 		for i := 0; i < len(a.value); i += 4 {
-			sum = sum<<16 ^ sum>>16 ^ le.Uint32(data[end+i:])
+			sum = sum<<16 ^ sum>>16 ^ binary.LittleEndian.Uint32(data[end+i:])
 		}
 		whole = whole<<16 ^ whole>>16 ^ sum
 		e := data[at:]
 		e[0], e[1] = byte(len(a.name)), a.index
 		if len(a.value) > 0 {
-			le.PutUint16(e[2:], uint16(end))
+			binary.LittleEndian.PutUint16(e[2:], uint16(end))
 		}
-		le.PutUint32(e[8:], uint32(len(a.value)))
-		le.PutUint32(e[12:], sum)
+		binary.LittleEndian.PutUint32(e[8:], uint32(len(a.value)))
+		binary.LittleEndian.PutUint32(e[12:], sum)
 		copy(e[16:], a.name)
 		at += 16 + (len(a.name)+3)&^3
 	}
-	le.PutUint32(data[12:], whole)
+	binary.LittleEndian.PutUint32(data[12:], whole)
 	return data
 }
 
 // diskList is the inverse of accessList.
 func diskList(list []byte) []byte {
-	out := le.AppendUint32(nil, 1)
+	out := binary.LittleEndian.AppendUint32(nil, 1)
 	for list = list[min(4, len(list)):]; len(list) >= 8; list = list[8:] {
 		out = append(out, list[:4]...)
-		if tag := le.Uint16(list); tag == 2 || tag == 8 {
+		if tag := binary.LittleEndian.Uint16(list); tag == 2 || tag == 8 {
 			out = append(out, list[4:8]...)
 		}
 	}
@@ -506,7 +514,7 @@ func (w *writer) directory(ino uint32, n *node) error {
 	block := make([]byte, 0, writeBlock)
 	last := 0
 	flush := func() {
-		le.PutUint16(block[last+4:], uint16(writeBlock-last)) // the last entry extends to the end of the block
+		binary.LittleEndian.PutUint16(block[last+4:], uint16(writeBlock-last)) // the last entry extends to the end of the block
 		data.Write(block)
 		data.Write(make([]byte, writeBlock-len(block)))
 		block = block[:0]
@@ -517,8 +525,8 @@ func (w *writer) directory(ino uint32, n *node) error {
 			flush()
 		}
 		last = len(block)
-		block = le.AppendUint32(block, e.ino)
-		block = le.AppendUint16(block, uint16(size))
+		block = binary.LittleEndian.AppendUint32(block, e.ino)
+		block = binary.LittleEndian.AppendUint16(block, uint16(size))
 		block = append(block, byte(len(e.name)), e.kind)
 		block = append(block, e.name...)
 		block = append(block, make([]byte, size-8-len(e.name))...)
@@ -531,36 +539,36 @@ func (w *writer) directory(ino uint32, n *node) error {
 // raw returns the inode in its form on disk.
 func (n *node) raw() []byte {
 	raw := make([]byte, writeInode)
-	le.PutUint16(raw, n.mode)
-	le.PutUint16(raw[2:], uint16(n.uid))
-	le.PutUint16(raw[0x78:], uint16(n.uid>>16))
-	le.PutUint16(raw[0x18:], uint16(n.gid))
-	le.PutUint16(raw[0x7a:], uint16(n.gid>>16))
-	le.PutUint32(raw[4:], uint32(n.size))
-	le.PutUint32(raw[0x6c:], uint32(n.size>>32))
+	binary.LittleEndian.PutUint16(raw, n.mode)
+	binary.LittleEndian.PutUint16(raw[2:], uint16(n.uid))
+	binary.LittleEndian.PutUint16(raw[0x78:], uint16(n.uid>>16))
+	binary.LittleEndian.PutUint16(raw[0x18:], uint16(n.gid))
+	binary.LittleEndian.PutUint16(raw[0x7a:], uint16(n.gid>>16))
+	binary.LittleEndian.PutUint32(raw[4:], uint32(n.size))
+	binary.LittleEndian.PutUint32(raw[0x6c:], uint32(n.size>>32))
 	seconds := n.mtime.Unix()
 	if n.mtime.IsZero() {
 		seconds = 0
 	}
 	for _, at := range []int{8, 0xc, 0x10} { // access, change and modification time
-		le.PutUint32(raw[at:], uint32(seconds))
+		binary.LittleEndian.PutUint32(raw[at:], uint32(seconds))
 	}
 	epoch := uint32((seconds-int64(int32(seconds)))>>32) & 3
 	nanos := uint32(n.mtime.Nanosecond())
-	le.PutUint16(raw[0x80:], 32)
+	binary.LittleEndian.PutUint16(raw[0x80:], 32)
 	for _, at := range []int{0x84, 0x88, 0x8c} {
-		le.PutUint32(raw[at:], nanos<<2|epoch)
+		binary.LittleEndian.PutUint32(raw[at:], nanos<<2|epoch)
 	}
 	links := n.links
 	if n.mode&modeKind == modeDir && links > maxLinks { // see super
 		links = 1
 	}
-	le.PutUint16(raw[0x1a:], uint16(links))
-	le.PutUint32(raw[0x1c:], uint32(n.blocks*(writeBlock/512)))
-	le.PutUint16(raw[0x74:], uint16(n.blocks*(writeBlock/512)>>32))
-	le.PutUint32(raw[0x20:], n.flags)
+	binary.LittleEndian.PutUint16(raw[0x1a:], uint16(links))
+	binary.LittleEndian.PutUint32(raw[0x1c:], uint32(n.blocks*(writeBlock/512)))
+	binary.LittleEndian.PutUint16(raw[0x74:], uint16(n.blocks*(writeBlock/512)>>32))
+	binary.LittleEndian.PutUint32(raw[0x20:], n.flags)
 	copy(raw[0x28:], n.block[:])
-	le.PutUint32(raw[0x68:], n.acl)
+	binary.LittleEndian.PutUint32(raw[0x68:], n.acl)
 	return raw
 }
 
@@ -589,12 +597,12 @@ func (w *writer) describe() error {
 				}
 			}
 		}
-		le.PutUint32(d, uint32(bitmap))
-		le.PutUint32(d[4:], uint32(bitmap+1))
-		le.PutUint32(d[8:], uint32(bitmap+2))
-		le.PutUint16(d[12:], uint16(free))
-		le.PutUint16(d[14:], uint16(groupInodes-have))
-		le.PutUint16(d[16:], uint16(dirs))
+		binary.LittleEndian.PutUint32(d, uint32(bitmap))
+		binary.LittleEndian.PutUint32(d[4:], uint32(bitmap+1))
+		binary.LittleEndian.PutUint32(d[8:], uint32(bitmap+2))
+		binary.LittleEndian.PutUint16(d[12:], uint16(free))
+		binary.LittleEndian.PutUint16(d[14:], uint16(groupInodes-have))
+		binary.LittleEndian.PutUint16(d[16:], uint16(dirs))
 		if err := errors.Join(w.write(bitmap, w.used[g*writeBlock:(g+1)*writeBlock]), w.write(bitmap+1, inodes)); err != nil {
 			return err
 		}
@@ -608,7 +616,7 @@ func (w *writer) describe() error {
 		if g == 0 {
 			at = 1024
 		}
-		le.PutUint16(super[0x5a:], uint16(g))
+		binary.LittleEndian.PutUint16(super[0x5a:], uint16(g))
 		if _, err := w.device.WriteAt(super, at); err != nil {
 			return err
 		}
@@ -632,16 +640,16 @@ func (w *writer) super() []byte {
 		// with more links than maxLinks (counted as 1), extra inode size.
 		0x64: 0x1 | 0x2 | 0x8 | 0x20 | 0x40,
 	} {
-		le.PutUint32(s[at:], v)
+		binary.LittleEndian.PutUint32(s[at:], v)
 	}
-	le.PutUint16(s[0x36:], 0xffff) // maximal mount count before a check: unlimited
-	le.PutUint16(s[0x38:], 0xef53)
-	le.PutUint16(s[0x3a:], 1) // state: clean
-	le.PutUint16(s[0x3c:], 1) // on errors: continue
-	le.PutUint16(s[0x58:], writeInode)
+	binary.LittleEndian.PutUint16(s[0x36:], 0xffff) // maximal mount count before a check: unlimited
+	binary.LittleEndian.PutUint16(s[0x38:], 0xef53)
+	binary.LittleEndian.PutUint16(s[0x3a:], 1) // state: clean
+	binary.LittleEndian.PutUint16(s[0x3c:], 1) // on errors: continue
+	binary.LittleEndian.PutUint16(s[0x58:], writeInode)
 	_, _ = rand.Read(s[0x68:0x78]) // the UUID; rand.Read never fails
 	s[0x6e], s[0x70] = s[0x6e]&0x0f|0x40, s[0x70]&0x3f|0x80
-	le.PutUint16(s[0x15c:], 32)
-	le.PutUint16(s[0x15e:], 32)
+	binary.LittleEndian.PutUint16(s[0x15c:], 32)
+	binary.LittleEndian.PutUint16(s[0x15e:], 32)
 	return s
 }

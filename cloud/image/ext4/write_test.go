@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -274,11 +275,11 @@ func TestManyDirectories(t *testing.T) {
 		links int
 		want  uint16
 	}{{modeDir, maxLinks, maxLinks}, {modeDir, maxLinks + 1, 1}, {modeDir, 1<<16 + 2, 1}, {modeFile, maxLinks, maxLinks}} {
-		if raw := (&node{mode: test.mode, links: test.links}).raw(); le.Uint16(raw[0x1a:]) != test.want {
-			t.Errorf("%d links of %#x are %d, want %d", test.links, test.mode, le.Uint16(raw[0x1a:]), test.want)
+		if raw := (&node{mode: test.mode, links: test.links}).raw(); binary.LittleEndian.Uint16(raw[0x1a:]) != test.want {
+			t.Errorf("%d links of %#x are %d, want %d", test.links, test.mode, binary.LittleEndian.Uint16(raw[0x1a:]), test.want)
 		}
 	}
-	if s := newWriter(t.Context(), nothing{}, minSize).super(); le.Uint32(s[0x64:])&0x20 == 0 {
+	if s := newWriter(t.Context(), nothing{}, minSize).super(); binary.LittleEndian.Uint32(s[0x64:])&0x20 == 0 {
 		t.Error("the file system does not say that it has such directories")
 	}
 }

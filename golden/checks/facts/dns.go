@@ -18,10 +18,23 @@ import (
 	"bake/communicator"
 )
 
-// recordTypes are the record types that can be queried, by name.
-var recordTypes = map[string]dnsmessage.Type{
-	"A": dnsmessage.TypeA, "AAAA": dnsmessage.TypeAAAA, "CAA": typeCAA, "CNAME": dnsmessage.TypeCNAME, "MX": dnsmessage.TypeMX,
-	"NS": dnsmessage.TypeNS, "PTR": dnsmessage.TypePTR, "SRV": dnsmessage.TypeSRV, "SSHFP": typeSSHFP, "TXT": dnsmessage.TypeTXT,
+// recordTypes are the record types that can be queried.
+var recordTypes = []struct {
+	name string
+	id   dnsmessage.Type
+}{
+	{"A", dnsmessage.TypeA}, {"AAAA", dnsmessage.TypeAAAA}, {"CAA", typeCAA}, {"CNAME", dnsmessage.TypeCNAME}, {"MX", dnsmessage.TypeMX},
+	{"NS", dnsmessage.TypeNS}, {"PTR", dnsmessage.TypePTR}, {"SRV", dnsmessage.TypeSRV}, {"SSHFP", typeSSHFP}, {"TXT", dnsmessage.TypeTXT},
+}
+
+// recordType returns the record type of that name, or 0, which is none.
+func recordType(name string) dnsmessage.Type {
+	for _, t := range recordTypes {
+		if t.name == name {
+			return t.id
+		}
+	}
+	return 0
 }
 
 // Types that package dnsmessage does not define.
@@ -38,7 +51,7 @@ func (q Question) record() (kind, name string, err error) {
 		return "A", q.Key, nil
 	}
 	kind = strings.ToUpper(kind)
-	if _, known := recordTypes[kind]; !known {
+	if recordType(kind) == 0 {
 		return "", "", fmt.Errorf("records of the type %s cannot be asked for, only A, AAAA, CAA, CNAME, MX, NS, PTR, SRV, SSHFP and TXT", kind)
 	}
 	if q.Options["server"] == "" {
@@ -100,7 +113,7 @@ func lookUp(ctx context.Context, f communicator.Forwarder, server, kind, name st
 	if err != nil {
 		return nil, fmt.Errorf("%.80q is no name: %w", name, err)
 	}
-	question := dnsmessage.Question{Name: full, Type: recordTypes[kind], Class: dnsmessage.ClassINET}
+	question := dnsmessage.Question{Name: full, Type: recordType(kind), Class: dnsmessage.ClassINET}
 	query := dnsmessage.Message{
 		Header: dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true}, Questions: []dnsmessage.Question{question}, // over TCP the ID need not be unpredictable
 	}

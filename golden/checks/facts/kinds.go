@@ -11,32 +11,40 @@ import (
 	"time"
 )
 
-// asks are the kinds of questions: the queries that each adds to a plan, and how it reads
-// the replies.
-var asks = map[string]func(*plan, Question) reader{
-	"file":         askFile,
-	"package":      askPackage,
-	"service":      askService,
-	"user":         askUser,
-	"group":        askGroup,
-	"command":      askCommand,
-	"process":      askProcess,
-	"port":         askPort,
-	"kernel-param": askKernelParam,
-	"mount":        askMount,
-	"interface":    askInterface,
-	"dns":          askDNS,
-	"addr":         askAddr,
-	"http":         askHTTP,
+// subjects are all kinds of questions. ask adds the queries of a question to a plan; its
+// result reads the replies.
+var subjects = []subject{
+	{"file", askFile, nil},
+	{"package", askPackage, nil},
+	{"service", askService, nil},
+	{"user", askUser, nil},
+	{"group", askGroup, nil},
+	{"command", askCommand, []string{"timeout"}},
+	{"process", askProcess, nil},
+	{"port", askPort, nil},
+	{"kernel-param", askKernelParam, nil},
+	{"mount", askMount, []string{"timeout"}},
+	{"interface", askInterface, nil},
+	{"dns", askDNS, []string{"timeout", "server"}},
+	{"addr", askAddr, []string{"timeout", "local-address"}},
+	{"http", askHTTP, []string{"timeout", "method", "allow-insecure", "no-follow-redirects", "request-headers", "request-body", "username", "password", "proxy", "ca-file", "cert-file", "key-file"}},
 }
 
-// options are the names of the options of each kind.
-var options = map[string][]string{
-	"command": {"timeout"},
-	"mount":   {"timeout"},
-	"dns":     {"timeout", "server"},
-	"addr":    {"timeout", "local-address"},
-	"http":    {"timeout", "method", "allow-insecure", "no-follow-redirects", "request-headers", "request-body", "username", "password", "proxy", "ca-file", "cert-file", "key-file"},
+// subject is what questions of one kind are about.
+type subject struct {
+	kind    string
+	ask     func(*plan, Question) reader
+	options []string // of such questions
+}
+
+// subject returns what the question is about; it has no ask for an unknown kind.
+func (q Question) subject() subject {
+	for _, s := range subjects {
+		if s.kind == q.Kind {
+			return s
+		}
+	}
+	return subject{}
 }
 
 func (q Question) asks(attributes ...string) bool {
@@ -112,9 +120,25 @@ func isHex(s string) bool {
 	return err == nil && len(b) > 0
 }
 
-// filetypes are goss's names, by the type in st_mode.
-var filetypes = map[uint64]string{
-	0o140000: "socket", 0o120000: "symlink", 0o100000: "file", 0o060000: "block-device", 0o040000: "directory", 0o020000: "character-device", 0o010000: "pipe",
+// filetype returns goss's name for the type in st_mode, or "".
+func filetype(mode uint64) string {
+	switch mode & 0o170000 {
+	case 0o140000:
+		return "socket"
+	case 0o120000:
+		return "symlink"
+	case 0o100000:
+		return "file"
+	case 0o060000:
+		return "block-device"
+	case 0o040000:
+		return "directory"
+	case 0o020000:
+		return "character-device"
+	case 0o010000:
+		return "pipe"
+	}
+	return ""
 }
 
 // statted parses the output of p_file.
@@ -126,7 +150,7 @@ func statted(out string) Answer {
 	a := Answer{"exists": known(true), "uid": whole(f[0]), "gid": whole(f[1]), "size": whole(f[2]), "owner": named(f[4], f[0]), "group": named(f[5], f[1])}
 	a["linked-to"] = unknown("it is not a symbolic link")
 	mode, err := strconv.ParseUint(f[3], 16, 32)
-	kind := filetypes[mode&0o170000]
+	kind := filetype(mode)
 	if err != nil || kind == "" {
 		bad := unknown(fmt.Sprintf("stat says the mode is %.40q", f[3]))
 		a["mode"], a["filetype"] = bad, bad

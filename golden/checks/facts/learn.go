@@ -62,7 +62,7 @@ func Learn(ctx context.Context, c communicator.Communicator, as As, questions []
 				readers[i] = read
 			}
 		default:
-			readers[i] = asks[q.Kind](p, q)
+			readers[i] = q.subject().ask(p, q)
 		}
 	}
 	if err := p.answer(ctx, c, as, readers, answers); err != nil {
@@ -74,7 +74,7 @@ func Learn(ctx context.Context, c communicator.Communicator, as As, questions []
 	}
 	p, readers = newPlan(), map[int]reader{}
 	for _, i := range rest { // queries that the machine has to run itself
-		readers[i] = asks[questions[i].Kind](p, questions[i])
+		readers[i] = questions[i].subject().ask(p, questions[i])
 	}
 	if err := p.answer(ctx, c, as, readers, answers); err != nil {
 		return nil, err

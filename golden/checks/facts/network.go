@@ -21,16 +21,20 @@ import (
 	"bake/internal/tlsfiles"
 )
 
-// dials are the kinds of questions that are answered over connections that the machine
-// forwards. Nothing runs on the machine for them, except to read files (see [askFiles]).
+// dial answers a question for which dialed returns true, over connections that the machine
+// forwards. Nothing runs on the machine for it, except to read files (see [askFiles]).
 // The error is ErrNoForwarding if connections cannot be forwarded.
-var dials = map[string]func(context.Context, communicator.Forwarder, Question, Answer) (Answer, error){
-	"addr": dialAddr,
-	"dns":  dialDNS,
-	"http": dialHTTP,
+func (q Question) dial(ctx context.Context, f communicator.Forwarder, files Answer) (Answer, error) {
+	switch q.Kind {
+	case "addr":
+		return dialAddr(ctx, f, q, files)
+	case "dns":
+		return dialDNS(ctx, f, q, files)
+	}
+	return dialHTTP(ctx, f, q, files)
 }
 
-// dialed reports whether the question is one for dials. The source address of a forwarded
+// dialed reports whether the question is one for dial. The source address of a forwarded
 // connection cannot be chosen, and without a server the machine itself must resolve names.
 func (q Question) dialed() bool {
 	switch q.Kind {
@@ -39,7 +43,7 @@ func (q Question) dialed() bool {
 	case "dns":
 		return q.Options["server"] != ""
 	}
-	return dials[q.Kind] != nil
+	return q.Kind == "http"
 }
 
 // reach answers the questions with these indexes, and returns the indexes of those that it
@@ -50,7 +54,7 @@ func reach(ctx context.Context, f communicator.Forwarder, questions []Question, 
 	g.SetLimit(workers)
 	for n, i := range dialed {
 		g.Go(func() error {
-			answers[i], errs[n] = dials[questions[i].Kind](ctx, f, questions[i], answers[i])
+			answers[i], errs[n] = questions[i].dial(ctx, f, answers[i])
 			return nil
 		})
 	}

@@ -12,11 +12,12 @@ import (
 
 // Refused returns why no machine can answer a question, or "".
 func Refused(q Question) string {
-	if asks[q.Kind] == nil {
+	subject := q.subject()
+	if subject.ask == nil {
 		return fmt.Sprintf("%q is nothing that a machine is asked about", q.Kind)
 	}
 	for name, value := range q.Options {
-		if value != "" && !slices.Contains(options[q.Kind], name) {
+		if value != "" && !slices.Contains(subject.options, name) {
 			return fmt.Sprintf("the option %s of %s is not supported", name, q.Kind)
 		}
 		if strings.ContainsRune(value, 0) {

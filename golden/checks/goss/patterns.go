@@ -6,7 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
+
+	"bake/internal/lazyregexp"
 )
 
 // maxLine is the maximum length of a line that patterns are tried on.
@@ -21,11 +22,11 @@ type pattern struct {
 }
 
 // delimited matches "/…/" with flags, the only form of a regular expression.
-var delimited = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?s)^!?/(.*)/([ims]*)$`) })
+var delimited = lazyregexp.New(`(?s)^!?/(.*)/([ims]*)$`)
 
 func newPattern(s string) (pattern, error) {
 	p := pattern{written: s, none: strings.HasPrefix(s, "!"), text: strings.TrimLeft(s, `\/!`)}
-	if m := delimited().FindStringSubmatch(s); m != nil {
+	if m := delimited.Get().FindStringSubmatch(s); m != nil {
 		expr := m[1]
 		if m[2] != "" {
 			expr = "(?" + m[2] + ")" + expr

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"go.yaml.in/yaml/v3"
+
+	"bake/internal/lazyregexp"
 )
 
 // Limits of one file, with its aliases followed.
@@ -101,20 +101,18 @@ func (r *reader) count(at hcl.Range, depth int) *hcl.Diagnostic {
 }
 
 // yamlLine finds the line in an error of the YAML library.
-var yamlLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^yaml: line (\d+): `) })
+var yamlLine = lazyregexp.New(`^yaml: line (\d+): `)
 
 // yamlParser matches messages of the library's parser, which counts lines from 0; its
 // scanner counts them from 1.
-var yamlParser = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(did not find expected (<|node content|'-' indicator|key|',' or)|found (undefined tag handle|duplicate %|incompatible YAML))`)
-})
+var yamlParser = lazyregexp.New(`^(did not find expected (<|node content|'-' indicator|key|',' or)|found (undefined tag handle|duplicate %|incompatible YAML))`)
 
 func (r *reader) yamlError(err error) *hcl.Diagnostic {
 	n, text := 1, err.Error()
-	if m := yamlLine().FindStringSubmatch(text); m != nil {
+	if m := yamlLine.Get().FindStringSubmatch(text); m != nil {
 		n, _ = strconv.Atoi(m[1])
 		text = text[len(m[0]):]
-		if yamlParser().MatchString(text) {
+		if yamlParser.Get().MatchString(text) {
 			n++
 		}
 	}

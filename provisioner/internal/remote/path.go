@@ -9,16 +9,15 @@ import (
 
 	"bake/builder"
 	"bake/communicator"
+	"bake/internal/lazyregexp"
 )
 
 var (
-	variable = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})`)
-	})
-	uses     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(strings.TrimPrefix(variable().String(), "^")) })
-	home     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^~[A-Za-z0-9_.-]*(?:/|$)`) })
-	plain    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9/._-]+`) })
-	wildcard = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[][*?!^-]+`) })
+	variable = lazyregexp.New(`^\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})`)
+	uses     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(strings.TrimPrefix(variable.Get().String(), "^")) })
+	home     = lazyregexp.New(`^~[A-Za-z0-9_.-]*(?:/|$)`)
+	plain    = lazyregexp.New(`^[A-Za-z0-9/._-]+`)
+	wildcard = lazyregexp.New(`^[][*?!^-]+`)
 )
 
 // Word quotes a path as one word for the machine's shell. The shell still expands a "~" at
@@ -32,18 +31,18 @@ func Word(p string, wildcards bool) string {
 		p = p[n:]
 		return text
 	}
-	b.WriteString(take(len(home().FindString(p))))
+	b.WriteString(take(len(home.Get().FindString(p))))
 	for p != "" {
-		if m := variable().FindStringSubmatch(p); m != nil {
+		if m := variable.Get().FindStringSubmatch(p); m != nil {
 			take(len(m[0]))
 			b.WriteString(`"$` + m[1] + m[2] + `"`)
 			continue
 		}
-		if n := len(plain().FindString(p)); n > 0 {
+		if n := len(plain.Get().FindString(p)); n > 0 {
 			b.WriteString(take(n))
 			continue
 		}
-		if n := len(wildcard().FindString(p)); wildcards && n > 0 {
+		if n := len(wildcard.Get().FindString(p)); wildcards && n > 0 {
 			b.WriteString(take(n))
 			continue
 		}

@@ -5,12 +5,11 @@ package access
 import (
 	"encoding/json"
 	"net/url"
-	"regexp"
-	"sync"
 	"time"
 
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
+	"bake/internal/lazyregexp"
 )
 
 // Options define the account, the region and the credentials.
@@ -191,7 +190,7 @@ func (o *Options) vault() *VaultAWSEngine {
 }
 
 // sessionName matches the session names that STS accepts.
-var sessionName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_+=,.@-]{2,64}$`) })
+var sessionName = lazyregexp.New(`^[A-Za-z0-9_+=,.@-]{2,64}$`)
 
 // Validate implements [schema.Validator].
 func (r *AssumeRole) Validate(c *schema.Checker) {
@@ -200,7 +199,7 @@ func (r *AssumeRole) Validate(c *schema.Checker) {
 	if r.RoleARN == "" && c.Set(&r.RoleARN) {
 		c.Warnf(&r.RoleARN, "No role", "assume_role has no effect without role_arn.")
 	}
-	if r.SessionName != "" && !sessionName().MatchString(r.SessionName) {
+	if r.SessionName != "" && !sessionName.Get().MatchString(r.SessionName) {
 		c.Errorf(&r.SessionName, "Invalid session name", "A session name has 2 to 64 characters: letters, digits and _+=,.@-.")
 	}
 	for key, value := range r.Tags {

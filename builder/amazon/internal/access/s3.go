@@ -90,7 +90,7 @@ func (b *S3) do(ctx context.Context, action string, r S3Request, c *s3Call) erro
 		return err
 	}
 	// An endpoint that replaces AWS has no host names for buckets.
-	c.bucket, c.inPath = b.bucket, given != "" || !hostLabel().MatchString(b.bucket)
+	c.bucket, c.inPath = b.bucket, given != "" || !hostLabel.Get().MatchString(b.bucket)
 	// Some endpoints do not support checksums and refuse them.
 	c.send = b.session.config.RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired
 	c.verify = b.session.config.ResponseChecksumValidation != aws.ResponseChecksumValidationWhenRequired

@@ -10,9 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -23,6 +21,8 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"bake/internal/lazyregexp"
 )
 
 // service makes calls of a service without the SDK's client for it, each of which would
@@ -213,7 +213,7 @@ type signingRegion struct{}
 
 // hostLabel matches a region, and a bucket name that can be a host name covered by the
 // certificate of S3.
-var hostLabel = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`) })
+var hostLabel = lazyregexp.New(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
 
 // endpoint returns the address to which the SDK's client of the service would send its
 // calls, and the region for which it would sign them.
@@ -221,7 +221,7 @@ func (s *service) endpoint(ctx context.Context) (address, region string, err err
 	if own, err := s.given(ctx); own != "" || err != nil {
 		return own, s.region, err
 	}
-	if !hostLabel().MatchString(s.region) { // a service may have named it
+	if !hostLabel.Get().MatchString(s.region) { // a service may have named it
 		return "", "", fmt.Errorf("%q is not the name of a region", s.region)
 	}
 	of := s.session.EC2(s.region).Options().EndpointOptions

@@ -3,10 +3,8 @@ package image
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -20,6 +18,7 @@ import (
 	"bake/builder/amazon/internal/wait"
 	"bake/config/schema"
 	"bake/internal/delay"
+	"bake/internal/lazyregexp"
 	"bake/step"
 )
 
@@ -219,11 +218,11 @@ func FromSnapshot(d *device.Mapping, snapshot string) types.BlockDeviceMapping {
 	return m
 }
 
-var unixDevice = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9/]*$`) })
+var unixDevice = lazyregexp.New(`^(/dev/)?[a-z][a-z0-9/]*$`)
 
 // ValidDevice reports an invalid device name.
 func ValidDevice(c *schema.Checker, name *string) {
-	if !unixDevice().MatchString(*name) {
+	if !unixDevice.Get().MatchString(*name) {
 		c.Errorf(name, "Not a device name", "%q is not a device name such as /dev/xvdf.", *name)
 	}
 }

@@ -5,9 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -19,6 +17,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/wait"
 	"bake/communicator"
+	"bake/internal/lazyregexp"
 )
 
 // InstanceMonitor watches an instance while the build depends on its running.
@@ -184,9 +183,7 @@ func (v *InstanceMonitor) withConsole(ctx context.Context, gone *goneError) *gon
 }
 
 // escapes matches the escape sequences of terminals.
-var escapes = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)`)
-})
+var escapes = lazyregexp.New(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)`)
 
 // consoleTail returns the last lines of a console, without control sequences for a
 // terminal.
@@ -197,7 +194,7 @@ func consoleTail(text string) (lines []string) {
 				return r
 			}
 			return -1
-		}, escapes().ReplaceAllString(line, "")))
+		}, escapes.Get().ReplaceAllString(line, "")))
 		if len(line) > 200 {
 			line = strings.ToValidUTF8(line[:200], "")
 		}

@@ -5,11 +5,9 @@ package launch
 import (
 	"encoding/base64"
 	"net"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"bake/builder/amazon/internal/device"
@@ -20,6 +18,7 @@ import (
 	"bake/communicator/winrm"
 	"bake/config/schema"
 	"bake/internal/hostpath"
+	"bake/internal/lazyregexp"
 )
 
 // Options define the machine to launch, its place in the network, and how to connect to
@@ -548,7 +547,7 @@ func (o *Options) validateNetwork(c *schema.Checker) {
 	}
 }
 
-var burstable = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(t2|t3|t3a|t4g)\.`) })
+var burstable = lazyregexp.New(`^(t2|t3|t3a|t4g)\.`)
 
 // unlimited reports whether the instance may burst without limit.
 func (o *Options) unlimited() bool { return o.EnableUnlimitedCredits || o.EnableT2Unlimited }
@@ -557,7 +556,7 @@ func (o *Options) validateInstance(c *schema.Checker) {
 	if o.EnableT2Unlimited {
 		c.Warnf(&o.EnableT2Unlimited, "Deprecated argument", "enable_t2_unlimited is the old name of enable_unlimited_credits.")
 	}
-	if i := slices.IndexFunc(o.types(), func(t string) bool { return !burstable().MatchString(t) }); o.unlimited() && o.typesKnown(c) && i >= 0 {
+	if i := slices.IndexFunc(o.types(), func(t string) bool { return !burstable.Get().MatchString(t) }); o.unlimited() && o.typesKnown(c) && i >= 0 {
 		ptr := &o.EnableUnlimitedCredits
 		if !o.EnableUnlimitedCredits {
 			ptr = &o.EnableT2Unlimited

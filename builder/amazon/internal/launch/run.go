@@ -149,7 +149,7 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 	if spec.Profile != "" {
 		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: &spec.Profile}
 	}
-	if !slices.ContainsFunc(l.types(), func(t string) bool { return !burstable().MatchString(t) }) {
+	if !slices.ContainsFunc(l.types(), func(t string) bool { return !burstable.Get().MatchString(t) }) {
 		credits := "standard"
 		if l.unlimited() {
 			credits = "unlimited"

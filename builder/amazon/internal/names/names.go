@@ -4,12 +4,11 @@ package names
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"bake/config/schema"
+	"bake/internal/lazyregexp"
 )
 
 // Accounts reports invalid AWS account numbers.
@@ -76,22 +75,22 @@ func checkARN(c *schema.Checker, ptr any, text string, kind Kind) {
 	}
 }
 
-var region = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`) })
+var region = lazyregexp.New(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
 
 // Region reports a text in the option at ptr that is not the name of a region.
 func Region(c *schema.Checker, ptr any, text string) {
-	if text == "" || region().MatchString(text) {
+	if text == "" || region.Get().MatchString(text) {
 		return
 	}
 	hint := "such as us-east-1"
-	if zone := strings.TrimRight(text, "abcdef"); zone != text && region().MatchString(zone) {
+	if zone := strings.TrimRight(text, "abcdef"); zone != text && region.Get().MatchString(zone) {
 		hint = fmt.Sprintf("but of an availability zone; the region is %s", zone)
 	}
 	c.Errorf(ptr, "Not a region", "%q is not the name of a region, %s.", text, hint)
 }
 
 // IsRegion reports whether text has the form of a region's name.
-func IsRegion(text string) bool { return region().MatchString(text) }
+func IsRegion(text string) bool { return region.Get().MatchString(text) }
 
 // Zone reports an availability zone that is not in the region.
 func Zone(c *schema.Checker, ptr *string, region string) {
@@ -100,38 +99,36 @@ func Zone(c *schema.Checker, ptr *string, region string) {
 	}
 }
 
-var key = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/.+|alias/.+|mrk-[0-9a-f]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`)
-})
+var key = lazyregexp.New(`^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/.+|alias/.+|mrk-[0-9a-f]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`)
 
 // KMSKey reports a text in the option at ptr that does not name a KMS key of a region. The
 // region is empty if it is not known.
 func KMSKey(c *schema.Checker, ptr any, text, region string) {
 	switch parts := strings.Split(text, ":"); {
 	case text == "":
-	case !key().MatchString(text):
+	case !key.Get().MatchString(text):
 		c.Errorf(ptr, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", text)
 	case len(parts) > 3 && region != "" && parts[3] != region:
 		c.Errorf(ptr, "KMS key of another region", "%q is a key in %s, and cannot encrypt anything in %s.", text, parts[3], region)
 	}
 }
 
-var imageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]*$`) })
+var imageName = lazyregexp.New(`^[A-Za-z0-9()\[\] ./\-'@_]*$`)
 
 // IsImage reports whether text can be the name of an image.
 func IsImage(text string) bool {
-	return len(text) >= 3 && len(text) <= 128 && imageName().MatchString(text)
+	return len(text) >= 3 && len(text) <= 128 && imageName.Get().MatchString(text)
 }
 
 // IsKMSKey reports whether text names a KMS key: by its ID, an alias, or the ARN of either.
-func IsKMSKey(text string) bool { return key().MatchString(text) }
+func IsKMSKey(text string) bool { return key.Get().MatchString(text) }
 
 // Image reports a text that cannot be the name of an image.
 func Image(c *schema.Checker, ptr *string) {
 	if n := len(*ptr); n < 3 || n > 128 {
 		c.Errorf(ptr, "Invalid image name", "An image name has 3 to 128 characters; this one has %d.", n)
 	}
-	if !imageName().MatchString(*ptr) {
+	if !imageName.Get().MatchString(*ptr) {
 		c.Errorf(ptr, "Invalid image name", "%q has characters that AWS does not allow: only letters, digits and ()[] ./-'@_ are allowed.", *ptr)
 	}
 }

@@ -8,11 +8,9 @@ import (
 	"encoding/csv"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -21,6 +19,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
 	"bake/config/schema"
+	"bake/internal/lazyregexp"
 	"bake/step"
 )
 
@@ -65,7 +64,7 @@ func (f *Filters) EC2() []types.Filter {
 }
 
 // wrongFilter matches EC2's message about an unknown filter name.
-var wrongFilter = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)\bfilter '([^']+)' is (?:invalid|not valid)`) })
+var wrongFilter = lazyregexp.New(`(?i)\bfilter '([^']+)' is (?:invalid|not valid)`)
 
 // Blame replaces an error that EC2 returned for the name of a filter by one that points to
 // the filter. The filters must be those that src was decoded into, or nil.
@@ -73,7 +72,7 @@ func (f *Filters) Blame(src *schema.Source, err error) error {
 	if err == nil || f == nil {
 		return err
 	}
-	m := wrongFilter().FindStringSubmatch(err.Error())
+	m := wrongFilter.Get().FindStringSubmatch(err.Error())
 	if m == nil || !access.Is(err, "InvalidParameterValue") {
 		return err
 	}
