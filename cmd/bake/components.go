@@ -42,7 +42,7 @@ func (p *program) components(t config.Options, releases bool) func(context.Conte
 // plugins returns the installed plugins. read reads the lock file.
 func (p *program) plugins(parts builtin.Parts, releases bool, read func() (*registry.Lock, hcl.Diagnostics)) *host.Set {
 	o := host.Options{
-		Dirs: host.Dirs(p.env), Env: parts.Env, Releases: releases, Terminal: parts.Terminal, Keeper: keeper.Command(),
+		Dirs: host.Dirs(p.env), Env: parts.Env, Releases: releases, Terminal: parts.Terminal, Keeper: keeper.Command(), Warn: parts.Cloud.Warn,
 		Trust: func(b host.Binary) error {
 			lock, diags := read()
 			if diags.HasErrors() {

@@ -120,8 +120,10 @@ func (b *building) explain(err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	remote, ok := errors.AsType[wire.RemoteError](err)
+	_, wrong := errors.AsType[*wire.AnswerError](err)
+	_, unreadable := errors.AsType[*wire.UnreadableError](err)
 	switch {
-	case errors.Is(err, wire.ErrGone):
+	case errors.Is(err, wire.ErrGone), wrong, unreadable:
 		return fmt.Errorf("the resources that the plugin had created by then may still exist: %w", err)
 	case ok && b.provisioned != nil:
 		return b.provisioned

@@ -6,6 +6,7 @@
 package host
 
 import (
+	"context"
 	"io"
 	"path/filepath"
 	"runtime"
@@ -29,6 +30,9 @@ type Options struct {
 	// Keeper is the command that runs a plugin and cancels it if this process ends first. The
 	// plugin's command line is appended. If empty, plugins are run directly.
 	Keeper []string
+
+	// Warn, if not nil, tells the user which call a plugin has not answered.
+	Warn func(ctx context.Context, format string, args ...any)
 
 	// Terminal opens the terminal where the user answers a plugin's questions. If nil, questions
 	// fail.

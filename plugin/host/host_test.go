@@ -2,6 +2,8 @@ package host
 
 import (
 	"bake/builder"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -255,6 +257,26 @@ func describe(v cty.Value) string {
 	return "list(" + strings.Join(all, ", ") + ")"
 }
 
+// A plugin that keeps the user waiting is named, with the call that it does not answer.
+func TestSlowCall(t *testing.T) {
+	t.Parallel()
+	p := newProbe(t, "PROBE_MISBEHAVE=stubborn@Configure")
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	said := make(chan string, 1)
+	p.Plugin.options.Warn = func(_ context.Context, format string, args ...any) {
+		said <- fmt.Sprintf(format, args...)
+		cancel(why)
+	}
+	if _, err := made(t, p.DataSources[0], p.input(t, "", nil)).Read(ctx); !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+	const want = "probe: the plugin example.com/bake/probe has not answered Datasource.Configure for 10s; bake waits for it up to 10m0s"
+	if got := <-said; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // However a plugin ends, and at whatever call, the call fails at once with the known
 // reason.
 func TestEndedAtCall(t *testing.T) {
@@ -302,6 +324,8 @@ func TestEndedAtCall(t *testing.T) {
 		"exit":    {"the plugin process went away (exit status 7)", "the probe exits at"},
 		"kill":    {"the plugin process went away (signal: killed)", "the probe is killed at"},
 		"garbage": {"plugin"},
+		"wrong":   {"the plugin example.com/bake/probe does not keep to the protocol: the answer to ", "has the wrong type: it is a list"},
+		"huge":    {"the plugin example.com/bake/probe does not keep to the protocol: it sends what cannot be read: more than a plugin may send"},
 		"error":   {"the probe fails at"},
 	} {
 		for at, do := range calls {
@@ -309,10 +333,16 @@ func TestEndedAtCall(t *testing.T) {
 				t.Parallel()
 				p := newProbe(t, "PROBE_MISBEHAVE="+what+"@"+at)
 				err := do(t, p)
+				if what == "wrong" && (at == "Provision" || at == "Configure") && err == nil {
+					return // these calls have no result
+				}
 				for _, text := range want {
 					if err == nil || !strings.Contains(err.Error(), text) {
 						t.Errorf("got %v, want %s", err, text)
 					}
+				}
+				if at == "Run" && what != "error" && (err == nil || !strings.Contains(err.Error(), "may still exist")) {
+					t.Errorf("got %v, which does not say that something may be left", err)
 				}
 			})
 		}

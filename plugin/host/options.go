@@ -58,6 +58,7 @@ type part struct {
 
 // Limits on calls that only query options.
 const (
+	slowCall     = 10 * time.Second // after which the user learns what bake waits for
 	describeCall = 30 * time.Second
 	prepareCall  = 10 * time.Minute // a plugin may download a checksum, or run a program for its version
 )
@@ -71,6 +72,11 @@ func (p *part) limited(ctx context.Context, proc *process, limit time.Duration, 
 	method = p.kind.service() + "." + method
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the plugin %s has not answered %s within %s", p.plugin.Source, method, limit))
 	defer cancel()
+	if warn := p.plugin.options.Warn; warn != nil {
+		defer time.AfterFunc(slowCall, func() {
+			warn(ctx, "%s: the plugin %s has not answered %s for %s; bake waits for it up to %s", p.label, p.plugin.Source, method, slowCall, limit)
+		}).Stop()
+	}
 	return proc.call(ctx, method, args, reply)
 }
 

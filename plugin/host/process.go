@@ -222,6 +222,12 @@ func (e *gone) Unwrap() error { return wire.ErrGone }
 // explain replaces an error that only reports that the other end is gone by one that gives
 // the reason.
 func (p *process) explain(err error) error {
+	if _, ok := errors.AsType[*wire.AnswerError](err); ok {
+		return fmt.Errorf("the plugin %s does not keep to the protocol: %w", p.plugin.Source, err)
+	}
+	if bad, ok := errors.AsType[*wire.UnreadableError](err); ok {
+		return fmt.Errorf("the plugin %s does not keep to the protocol: %w", p.plugin.Source, bad)
+	}
 	var already *gone
 	if !errors.Is(err, wire.ErrGone) || errors.As(err, &already) {
 		return err

@@ -20,7 +20,7 @@ type options struct {
 	Errors    []string // complaints of Prepare
 	Warnings  []string
 	Generated []string // names of build.* that the builder gives
-	Misbehave string   // panic, exit, kill, hang, stubborn, garbage, error
+	Misbehave string   // panic, exit, kill, hang, stubborn, garbage, wrong, huge, error
 	At        string   // the call at which to misbehave, such as Prepare
 
 	Text   string

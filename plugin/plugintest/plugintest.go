@@ -153,7 +153,11 @@ func serve(args, env []string) error {
 	served := methods()
 	for name, m := range served {
 		served[name] = func(ctx context.Context, a any) (any, error) {
-			if err := p.misbehave(name); err != nil {
+			err := p.misbehave(name)
+			if a, ok := errors.AsType[answer](err); ok {
+				return a.v, nil
+			}
+			if err != nil {
 				return nil, err
 			}
 			return m(ctx, a)
@@ -242,11 +246,20 @@ func (p *plugin) misbehave(call string) error {
 		}
 		_ = w.Flush()
 		select {}
+	case "wrong":
+		return answer{[]string{"no method answers with a list of text"}}
+	case "huge":
+		return answer{make([]byte, 65<<20)}
 	case "error":
 		return fmt.Errorf("the probe fails at %s", call)
 	}
 	return nil
 }
+
+// answer is an answer of the main stream in place of the right one.
+type answer struct{ v any }
+
+func (answer) Error() string { return "another answer" }
 
 // cancelled answers Cancel. Like those that are built with the SDK, the plugin crashes
 // when it is cancelled before it has begun.

@@ -101,7 +101,7 @@ func (c *Client) Call(ctx context.Context, method string, args, reply any) error
 			return nil
 		}
 		if err := Assign(reply, a.body); err != nil {
-			return fmt.Errorf("%s: the plugin's answer: %w", method, err)
+			return &AnswerError{method, err}
 		}
 		return nil
 	case <-ctx.Done():
@@ -109,6 +109,19 @@ func (c *Client) Call(ctx context.Context, method string, args, reply any) error
 		return context.Cause(ctx)
 	}
 }
+
+// AnswerError is the error of a call that was answered with a value of the wrong type.
+type AnswerError struct {
+	method string
+	err    error
+}
+
+func (e *AnswerError) Error() string {
+	return fmt.Sprintf("the answer to %s has the wrong type: %v", e.method, e.err)
+}
+
+// Unwrap implements errors.Unwrap.
+func (e *AnswerError) Unwrap() error { return e.err }
 
 // expect registers a call that waits for an answer.
 func (c *Client) expect(ch chan answer) (seq uint64, err error) {
@@ -158,11 +171,15 @@ func (c *Client) write() {
 }
 
 func (c *Client) read() {
-	r := bufio.NewReader(c.conn)
+	in := &ending{Reader: c.conn}
+	r := bufio.NewReader(in)
 	for {
 		var head response
 		body, _, err := readMessage(r, &head)
 		if err != nil {
+			if !in.ended {
+				err = &UnreadableError{err}
+			}
 			c.fail(broken(err))
 			c.conn.Close()
 			return
@@ -181,10 +198,35 @@ func (c *Client) read() {
 	}
 }
 
+// ending is a reader that notes when it has failed.
+type ending struct {
+	io.Reader
+	ended bool
+}
+
+// Read implements [io.Reader].
+func (e *ending) Read(b []byte) (int, error) {
+	n, err := e.Reader.Read(b)
+	e.ended = e.ended || err != nil
+	return n, err
+}
+
+// UnreadableError is the error of a message of the other end that is too large, or no message at
+// all. Nothing after it can be read.
+type UnreadableError struct{ err error }
+
+func (e *UnreadableError) Error() string { return "it sends what cannot be read: " + e.err.Error() }
+
+// Unwrap implements errors.Unwrap.
+func (e *UnreadableError) Unwrap() error { return e.err }
+
 // broken returns the error of a stream that ended with err.
 func broken(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return ErrGone
+	}
+	if _, ok := errors.AsType[*UnreadableError](err); ok {
+		return fmt.Errorf("%w: %w", ErrGone, err)
 	}
 	return fmt.Errorf("%w: its connection broke: %w", ErrGone, err)
 }

@@ -104,7 +104,7 @@ func TestCalls(t *testing.T) {
 			t.Errorf("wrong arguments: %v", err)
 		}
 		var n int
-		if err := c.Call(ctx, "Echo.Back", words{}, &n); err == nil || err.Error() != "Echo.Back: the plugin's answer: it is a map, not int" {
+		if err := c.Call(ctx, "Echo.Back", words{}, &n); err == nil || err.Error() != "the answer to Echo.Back has the wrong type: it is a map, not int" {
 			t.Errorf("a wrong answer: %v", err)
 		}
 		if err := c.Call(ctx, "Echo.Back", make(chan int), nil); err == nil {
@@ -325,7 +325,7 @@ func TestGarbage(t *testing.T) {
 			_, _ = io.WriteString(p, answer)
 		}()
 		err := c.Call(t.Context(), "Builder.Run", nil, nil)
-		if !errors.Is(err, ErrGone) || !strings.HasPrefix(err.Error(), "Builder.Run: the plugin process went away: its connection broke: ") {
+		if !errors.Is(err, ErrGone) || !strings.HasPrefix(err.Error(), "Builder.Run: the plugin process went away: it sends what cannot be read: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 		c.Close()
