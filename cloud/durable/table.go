@@ -237,12 +237,12 @@ func prune(tree any) any {
 // tries again, so that resources can still be deleted to make room.
 func replaceFile(name string, data []byte) error {
 	err := Replace(name, data, 0o600)
-	if errors.Is(err, syscall.ENOSPC) && os.Remove(reservePath(filepath.Dir(name))) == nil {
+	if IsFull(err) && os.Remove(reservePath(filepath.Dir(name))) == nil {
 		err = Replace(name, data, 0o600)
 	}
 	switch {
-	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("the state of the embedded cloud could not be written: %w; free some space on the disk of its directory and try again", err)
+	case IsFull(err):
+		return fmt.Errorf("the state of the embedded cloud could not be written: %w; free some space on the disk of its directory%s and try again", err, Left(filepath.Dir(name)))
 	case err != nil:
 		return fmt.Errorf("the state of the embedded cloud could not be written: %w", err)
 	}
@@ -259,8 +259,9 @@ func reservePath(dir string) string { return filepath.Join(filepath.Dir(dir), "r
 // KeepReserve creates the reserve of the tables in dir. It is no error if the disk has no room for
 // it: a later call tries again.
 func KeepReserve(dir string) error {
+	noRoom := func(err error) bool { return IsFull(err) || errors.Is(err, syscall.EFBIG) } // EFBIG: ulimit -f
 	f, err := os.OpenFile(filepath.Join(dir, "reserve"), os.O_CREATE|os.O_WRONLY, 0o600)
-	if errors.Is(err, syscall.ENOSPC) {
+	if noRoom(err) {
 		return nil
 	}
 	if err != nil {
@@ -268,7 +269,7 @@ func KeepReserve(dir string) error {
 	}
 	_, err = f.Write(make([]byte, reserveSize))
 	err = errors.Join(err, f.Close())
-	if errors.Is(err, syscall.ENOSPC) {
+	if noRoom(err) {
 		return os.Remove(f.Name())
 	}
 	return err

@@ -464,9 +464,9 @@ func (s *Store) explain(doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT),
+	case durable.IsFull(err),
 		strings.Contains(err.Error(), syscall.ENOSPC.Error()), strings.Contains(err.Error(), syscall.EDQUOT.Error()):
-		return fmt.Errorf("%s: %w: %w", doing, &fs.PathError{Op: "disk full in the store", Path: s.dir, Err: ErrFull}, err)
+		return fmt.Errorf("%s: %w%s: %w", doing, &fs.PathError{Op: "disk full in the store", Path: s.dir, Err: ErrFull}, durable.Left(s.dir), err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

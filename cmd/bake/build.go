@@ -182,9 +182,10 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	})
 	defer release()
 	options.Stop = stop
-	served := false
+	served, disk := false, &diskWatch{}
 	if o.local {
 		var cloud *localcloud.Cloud
+		options.Emit = disk.watched(feed.emit)
 		options.Cloud = func(ctx context.Context, emit func(step.Event)) (_ *localcloud.Cloud, err error) {
 			open, err := p.joinOptions(o.egress, emit)
 			if err != nil {
@@ -193,6 +194,7 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 			open.Faults, open.Launches = o.faults, true
 			cloud, err = localcloud.Open(ctx, open)
 			served = err == nil && cloud.Served()
+			disk.cloud.Store(cloud)
 			return cloud, err
 		}
 		defer func() {
@@ -208,13 +210,13 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	if p.stdout.unread() {
 		p.stdout = p.stderr // so that standard output can be piped
 	}
-	return err, p.conclude(result, err, served)
+	return err, p.conclude(result, err, disk, served)
 }
 
 // conclude prints what the display of the run has not shown: the place in the template of
-// the failure's cause, and the resources left behind. served reports whether the machines
-// of the local cloud end with this process.
-func (p *program) conclude(result run.Result, err error, served bool) error {
+// the failure's cause, and the resources left behind. disk has watched the directory of the
+// local cloud, and served reports whether its machines end with this process.
+func (p *program) conclude(result run.Result, err error, disk *diskWatch, served bool) error {
 	if result.Run != "" || len(result.Parts) > 0 { // it came to a run
 		var parts []string
 		for _, one := range result.Parts {
@@ -232,6 +234,9 @@ func (p *program) conclude(result run.Result, err error, served bool) error {
 	failed, ok := errors.AsType[*run.FailedError](err)
 	if !ok {
 		return err
+	}
+	if text := disk.text(); text != "" {
+		p.say(text)
 	}
 	for _, one := range append(slices.Clone(result.Parts), result) {
 		p.sayNext(one)

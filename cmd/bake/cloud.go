@@ -31,6 +31,11 @@ host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
+	const down = "Ctrl-C in the terminal of \"bake cloud up\" stops the local cloud; bake cloud reset deletes what it holds"
+	cmd.Annotations = map[string]string{
+		insteadOf + "down": down, insteadOf + "stop": down,
+		insteadOf + "export": "to export an image as a disk, run bake cloud up, and in another terminal, with the variables that it prints: aws ec2 export-image",
+	}
 	cmd.AddCommand(p.cloudUpCommand(), p.cloudImagesCommand(), p.cloudBasesCommand(), p.cloudBaseCommand(), p.cloudImportCommand(), p.cloudAliasCommand(), p.cloudRunCommand(), p.cloudCacheCommand(), p.cloudFaultsCommand(), p.cloudResetCommand())
 	return cmd
 }
@@ -46,7 +51,7 @@ type cloudUpOptions struct {
 func (p *program) cloudUpCommand() *cobra.Command {
 	var o cloudUpOptions
 	cmd := &cobra.Command{
-		Use:   "up",
+		Use: "up", SuggestFor: []string{"start", "serve"},
 		Short: "Serve the local cloud to AWS clients until Ctrl-C",
 		Long: `Serve the local cloud until Ctrl-C, and print the two environment variables that
 point AWS clients at it. Ctrl-C stops running instances; images, snapshots, keys and

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/spf13/pflag"
 
@@ -67,6 +68,33 @@ func (p *program) joinOptions(egress string, emit func(step.Event)) (local.Optio
 	return o, err
 }
 
+// diskWatch looks at the directory of the local cloud whenever a step fails: afterwards, the teardown
+// may have made room on its disk.
+type diskWatch struct {
+	cloud   atomic.Pointer[localcloud.Cloud] // nil until it is open
+	trouble atomic.Pointer[string]           // the first that was found; nil if there was none
+}
+
+// watched returns emit with a look at each failure.
+func (w *diskWatch) watched(emit func(step.Event)) func(step.Event) {
+	return func(e step.Event) {
+		if cloud := w.cloud.Load(); cloud != nil && e.Kind == step.StepFailed {
+			if text := cloud.Trouble(); text != "" {
+				w.trouble.CompareAndSwap(nil, &text)
+			}
+		}
+		emit(e)
+	}
+}
+
+// text returns a paragraph about what was found; it is empty if there was no trouble.
+func (w *diskWatch) text() string {
+	if text := w.trouble.Load(); text != nil {
+		return "\n" + *text + "."
+	}
+	return ""
+}
+
 // withLocal runs fn with the local cloud, until a signal ends its context. Progress is
 // shown on standard error.
 func (p *program) withLocal(ctx context.Context, egress, faults string, fn func(context.Context, *localcloud.Cloud) error) (err error) {
@@ -84,6 +112,11 @@ func (p *program) withLocal(ctx context.Context, egress, faults string, fn func(
 	err = fn(ctx, c)
 	if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(ctx)); ok {
 		return gone // other errors follow from this one
+	}
+	if err != nil && !errors.Is(err, errReported) {
+		if trouble := c.Trouble(); trouble != "" {
+			return fmt.Errorf("%w\n%s", err, trouble)
+		}
 	}
 	return err
 }

@@ -33,6 +33,7 @@ func main() {
 	if ran, code := keeper.Child(os.Args); ran {
 		os.Exit(code)
 	}
+	keepOwnAccess()
 	env := os.Environ()
 	for _, name := range withheld {
 		_ = os.Unsetenv(name) // it fails for impossible names alone

@@ -110,6 +110,10 @@ func (p *program) commands(args []string) []*cobra.Command {
 	return out
 }
 
+// insteadOf, before the name of a subcommand that other programs have, is the key of the annotation of
+// a command group that says what does the same here.
+const insteadOf = "instead of "
+
 // noCommand handles a command group that was called without a subcommand.
 func (p *program) noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
@@ -126,6 +130,9 @@ func (p *program) noCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	text := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
+	if how, known := cmd.Annotations[insteadOf+args[0]]; known {
+		return unknownCommand{text + ": " + how}
+	}
 	cmd.SuggestionsMinimumDistance = 2
 	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
 		distance := func(name string) int { return levenshtein.Distance(args[0], name, nil) }

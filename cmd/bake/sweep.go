@@ -123,13 +123,18 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (failure, err error
 	defer release()
 	progress, done := p.progressDisplay()
 	defer done()
-	clouds := &localcloud.Clouds{Open: func(ctx context.Context) (*localcloud.Cloud, error) { return p.openLocal(ctx, "", "", progress) }}
+	var disk diskWatch
+	clouds := &localcloud.Clouds{Open: func(ctx context.Context) (*localcloud.Cloud, error) {
+		cloud, err := p.openLocal(ctx, "", "", progress)
+		disk.cloud.Store(cloud)
+		return cloud, err
+	}}
 	defer func() { err = errors.Join(err, clouds.Close(stop)) }()
 	feed := p.openFeed(displayOptions{color: true, prompts: true})
 	defer feed.close()
 	spared := false
 	options := p.sweepOptions(o, &spared)
-	options.State, options.Clouds, options.Emit = state, clouds, feed.emit
+	options.State, options.Clouds, options.Emit = state, clouds, disk.watched(feed.emit)
 	swept, err := run.Sweep(ctx, options)
 	if errors.Is(err, run.ErrEveryRun) {
 		return nil, usageError{"name the run with -run, give an age with -older-than, or use -force to delete what any run has created, even one still in progress on another machine", "bake sweep"}
@@ -145,6 +150,9 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (failure, err error
 	if incomplete, ok := errors.AsType[*run.SweepError](err); ok {
 		p.report(incomplete.Unreadable)
 		p.report(incomplete.Other)
+		if text := disk.text(); text != "" {
+			p.say(text)
+		}
 		return err, errReported
 	}
 	return nil, err

@@ -104,6 +104,7 @@ type Account struct {
 type Cloud struct {
 	Endpoint             string // URL
 	AccessKey, SecretKey string
+	Dir                  string    // of images and machines
 	CredentialsFile      string    // in the form of the AWS CLI, with the same keys
 	Accounts             []Account // of the file; none if another process serves it
 

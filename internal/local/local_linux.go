@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 
 	"bake/cloud"
+	"bake/cloud/durable"
 	"bake/cloud/image"
 	"bake/cloud/machine/sandbox"
 )
@@ -155,7 +156,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	served := make(chan error, 1)
 	go func() { served <- serve() }()
 	return &Cloud{
-		Endpoint: seen.Endpoint, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
+		Dir: o.Dir, Endpoint: seen.Endpoint, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
 		CredentialsFile: c.CredentialsFile(), Accounts: accounts, Served: served, Explain: explain(store), ExpectKey: c.ExpectKey,
 		close: func(stop context.Context) error {
 			if err := c.Drain(stop, o.Waiting); err != nil && stop.Err() == nil {
@@ -189,12 +190,39 @@ func visible(c *cloud.Cloud, endpoint string) Served {
 // written to, or if its disk is full.
 func unusable(dir string, err error) error {
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("there is no room for the local cloud: %w; free some space on the disk of its directory, or set BAKE_CLOUD_DIR to use another", err)
+	case errors.Is(err, image.ErrFull): // which says what to do
+		return fmt.Errorf("%w; or set BAKE_CLOUD_DIR to use another directory", err)
+	case durable.IsFull(err):
+		return fmt.Errorf("there is no room for the local cloud: %w; free some space on the disk of its directory%s, or set BAKE_CLOUD_DIR to use another", err, durable.Left(dir))
 	case errors.Is(err, syscall.EROFS), (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) || noPlace(err)) && concerns(dir, err):
 		return fmt.Errorf("the directory of the local cloud cannot be written to: %w; set BAKE_CLOUD_DIR to use another directory", err)
 	}
 	return err
+}
+
+// Trouble explains why nothing can be written to the local cloud in dir while it is in use, and what
+// to do. It is empty if that is possible.
+func Trouble(dir string) string {
+	for _, sub := range []string{"", "ec2/instances", "images/layers"} {
+		if name := filepath.Join(dir, sub); !isDir(name) {
+			return fmt.Sprintf("%s, which the local cloud needs, was deleted while it was in use. The local cloud makes it again when it is opened", name)
+		}
+	}
+	room, err := durable.RoomFor(dir)
+	switch {
+	case err != nil:
+		return ""
+	case room.ReadOnly:
+		return fmt.Sprintf("The disk of the local cloud in %s is mounted read-only, or has become that after an error, which dmesg shows. Make it writable, or set BAKE_CLOUD_DIR to use another directory", dir)
+	case room.Full():
+		return fmt.Sprintf("The disk of the local cloud in %s was full: %s. Machines write there too, whatever the size of their own disks. Free some space on it, such as with \"bake cloud cache -clear\", or set BAKE_CLOUD_DIR to use another directory", dir, room)
+	}
+	return ""
+}
+
+func isDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
 }
 
 // noPlace reports whether err is that of a directory that cannot be made although the one above
@@ -328,7 +356,7 @@ func join(ctx context.Context, o Options, other *cloud.InUseError) (_ *Cloud, er
 	}
 	key := profile.Credentials
 	return &Cloud{
-		Explain:  explain(store),
+		Explain: explain(store), Dir: other.Dir,
 		Endpoint: other.URL, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey, CredentialsFile: file, ServedBy: other.PID,
 		close: func(context.Context) error { return use.Close() },
 	}, nil

@@ -17,6 +17,9 @@ func Open(context.Context, Options) (*Cloud, error) { return nil, ErrUnsupported
 // Serve opens the local cloud in this process.
 func Serve(context.Context, Options) (*Cloud, error) { return nil, ErrUnsupported }
 
+// Trouble returns nothing: there is no cloud.
+func Trouble(string) string { return "" }
+
 // Examine reports that machines need another system.
 func Examine(context.Context, string, *slog.Logger) ([]Finding, error) {
 	return []Finding{{Name: "system", Fatal: true, Detail: "machines are Linux machines, and this is " + runtime.GOOS, Remedy: remedy}}, nil

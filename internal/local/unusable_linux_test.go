@@ -102,3 +102,27 @@ func TestMadeWithOneID(t *testing.T) {
 		t.Errorf("the record is now %s, %v", text, err)
 	}
 }
+
+// TestTrouble: what was deleted from the directory of a cloud in use is named. disk-full.txtar has
+// full disks.
+func TestTrouble(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cloud")
+	c, err := Serve(t.Context(), Options{Dir: dir, Getenv: os.Getenv})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := Trouble(c.Dir); got != "" {
+		t.Errorf("nothing is wrong: %s", got)
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{filepath.Join(dir, "images", "layers"), dir} {
+		if err := os.RemoveAll(name); err != nil {
+			t.Fatal(err)
+		}
+		if got := Trouble(c.Dir); !strings.HasPrefix(got, name+", which the local cloud needs, was deleted") {
+			t.Errorf("without %s: %s", name, got)
+		}
+	}
+}

@@ -69,6 +69,10 @@ func standIn(c *local.Cloud) amazon.Cloud {
 // process uses it, and then shuts the machines down; they are killed when stop ends.
 func (c *Cloud) Close(stop context.Context) error { return c.open.Close(stop) }
 
+// Trouble explains why nothing can be written to the cloud's directory, and what to do. It is empty
+// if that is possible.
+func (c *Cloud) Trouble() string { return local.Trouble(c.open.Dir) }
+
 // Served reports whether this process serves the cloud, so that its machines end with
 // it.
 func (c *Cloud) Served() bool { return c.open.ServedBy == 0 }

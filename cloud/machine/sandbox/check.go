@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 
+	"bake/cloud/durable"
 	"bake/cloud/machine"
 	"bake/cloud/network"
 
@@ -26,15 +27,16 @@ import (
 // Check implements [machine.Driver]. It leaves nothing behind.
 func (d *Driver) Check(ctx context.Context) []machine.Finding {
 	namespaces := sync.OnceValue(tried(ctx, d.checkNamespaces))
+	overlay := sync.OnceValue(needing(namespaces, tried(ctx, d.checkOverlay)))
 	checks := []func() machine.Finding{
 		namespaces,
 		d.checkIDs,
 		d.checkStateDir,
-		needing(namespaces, tried(ctx, d.checkOverlay)),
+		overlay,
 		needing(namespaces, tried(ctx, d.checkNIC)),
 		d.checkCgroup,
 		d.checkLimits,
-		needing(namespaces, tried(ctx, d.checkFuse)),
+		needing(overlay, tried(ctx, d.checkFuse)),
 		needing(namespaces, tried(ctx, d.checkDisks)),
 		d.checkInotify,
 		d.checkEmulation,
@@ -94,10 +96,8 @@ func (d *Driver) checkNamespaces(ctx context.Context) machine.Finding {
 // read returns the content of a file below /proc.
 func namespaceRemedy(err error, read func(path string) string) string {
 	switch {
-	case errors.Is(err, syscall.EMFILE):
-		return "raise the limit of open files: ulimit -n 4096"
-	case errors.Is(err, syscall.EAGAIN):
-		return "raise the limit of processes: ulimit -u 4096"
+	case limitRemedy(err) != "":
+		return limitRemedy(err)
 	case read("/proc/sys/user/max_user_namespaces") == "0":
 		return "sysctl user.max_user_namespaces=15000"
 	case errors.Is(err, syscall.ENOSPC):
@@ -114,6 +114,18 @@ func namespaceRemedy(err error, read func(path string) string) string {
 		return "if this is a container, start it with --privileged, or with --security-opt seccomp=unconfined --security-opt systempaths=unconfined"
 	}
 	return "use a kernel with CONFIG_USER_NS, CONFIG_NET_NS and CONFIG_PID_NS"
+}
+
+// limitRemedy returns what to do about err if a limit of this process has kept it from starting
+// another one, and else nothing.
+func limitRemedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		return "raise the limit of open files: ulimit -n 4096"
+	case errors.Is(err, syscall.EAGAIN):
+		return "raise the limit of processes: ulimit -u 4096"
+	}
+	return ""
 }
 
 // lowNamespaceLimits returns settings, as arguments of sysctl, for the kinds of namespace of which
@@ -180,6 +192,12 @@ func (d *Driver) checkEmulation() machine.Finding {
 	return good(name, "qemu-user runs programs for "+strings.Join(ran, ", ")+", many times slower than a processor")
 }
 
+// What a base takes while it is made, roughly.
+const (
+	baseBytes = 1_000_000_000
+	baseFiles = 30_000
+)
+
 func (d *Driver) checkStateDir() machine.Finding {
 	const name = "state directory"
 	dir := existing(d.options.Dir)
@@ -196,7 +214,21 @@ func (d *Driver) checkStateDir() machine.Finding {
 	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC:
 		return badStateDir(name, fmt.Sprintf("%s is on a file system of type %#x, which cannot hold the disks of machines", dir, fs.Type), "put the state on a local file system such as ext4, xfs or btrfs")
 	}
-	return good(name, fmt.Sprintf("%s, %d GB free", dir, fs.Bavail*uint64(fs.Bsize)>>30))
+	room, err := durable.RoomFor(dir)
+	if err != nil {
+		return badStateDir(name, err.Error(), "choose a directory that you can read")
+	}
+	const more = "free some space there, or choose a directory on another disk"
+	switch detail := fmt.Sprintf("%s: %s", dir, room); {
+	case room.ReadOnly:
+		return badStateDir(name, dir+" is on a disk that is mounted read-only", "make it writable, or choose a directory on another disk")
+	case room.Full():
+		return badStateDir(name, detail, more)
+	case room.Less(baseBytes, baseFiles):
+		return machine.Finding{Name: name, StateDir: true, Detail: detail + "; making a base takes about 1 GB", Remedy: more}
+	default:
+		return good(name, detail)
+	}
 }
 
 // badStateDir returns a finding that another state directory may be without.
@@ -226,7 +258,7 @@ func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
 		}
 	}
 	if err := d.probe(ctx, "overlay", probe); err != nil {
-		return badStateDir(name, err.Error(), "use Linux 5.11 or later (6.6 when the state is on tmpfs) and a state directory on ext4, xfs, btrfs or tmpfs")
+		return badStateDir(name, err.Error(), cmp.Or(limitRemedy(err), "use Linux 5.11 or later (6.6 when the state is on tmpfs) and a state directory on ext4, xfs, btrfs or tmpfs"))
 	}
 	return good(name, "works on "+dir+" with its metadata in user attributes")
 }
@@ -246,7 +278,7 @@ func (d *Driver) checkNIC(ctx context.Context) machine.Finding {
 		return good(name, tunPath+" is usable")
 	}
 	if packet := d.probe(ctx, "packet", ""); packet != nil {
-		return machine.Finding{Name: name, Fatal: true, Detail: fmt.Sprintf("%v; %v", tap, packet), Remedy: "chmod 0666 " + tunPath + ", or use a kernel with CONFIG_VETH and CONFIG_PACKET"}
+		return machine.Finding{Name: name, Fatal: true, Detail: fmt.Sprintf("%v; %v", tap, packet), Remedy: cmp.Or(limitRemedy(packet), "chmod 0666 "+tunPath+", or use a kernel with CONFIG_VETH and CONFIG_PACKET")}
 	}
 	return good(name, fmt.Sprintf("%v; a packet socket works instead", tap))
 }
@@ -294,7 +326,7 @@ func (d *Driver) checkFuse(ctx context.Context) machine.Finding {
 	}
 	f := machine.Finding{Name: name, Detail: fmt.Sprintf("%v; free, top and other programs that read /proc/meminfo or /proc/stat show the host's memory and CPUs, not the machine's", err)}
 	systems, _ := os.ReadFile("/proc/filesystems")
-	f.Remedy = fuseRemedy(string(systems))
+	f.Remedy = cmp.Or(limitRemedy(err), fuseRemedy(string(systems)))
 	return f
 }
 
@@ -304,7 +336,7 @@ func (d *Driver) checkDisks(ctx context.Context) machine.Finding {
 	if err := d.probe(ctx, "disks", ""); err != nil {
 		f := machine.Finding{
 			Name: name, Detail: fmt.Sprintf("%v; df and other programs that call statfs(2) show the host's disk, not the machine's", err),
-			Remedy: "use a kernel with CONFIG_SECCOMP_FILTER; if this is a container, start it with --security-opt seccomp=unconfined",
+			Remedy: cmp.Or(limitRemedy(err), "use a kernel with CONFIG_SECCOMP_FILTER; if this is a container, start it with --security-opt seccomp=unconfined"),
 		}
 		if sysctl("/proc/sys/kernel/yama/ptrace_scope") == "3" {
 			f.Remedy = "boot the host with kernel.yama.ptrace_scope below 3"
