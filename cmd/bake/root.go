@@ -54,6 +54,7 @@ func (p *program) root(args []string) *cobra.Command {
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(p.stdout, cmd, p.stdout.helpColumns()) })
+	root.CompletionOptions.DisableDefaultCmd = true // bake has its own
 	root.SetHelpCommand(p.helpCommand(root))
 	root.SetFlagErrorFunc(flagError)
 	return root

@@ -25,7 +25,7 @@ func Docs(defaults any, comments map[string]string) ([]Doc, error) {
 }
 
 func docs(comments map[string]string, v reflect.Value) (out []Doc, err error) {
-	for _, f := range fields(v.Type(), nil) {
+	for _, f := range fields(v.Type()) {
 		if f.label {
 			continue
 		}

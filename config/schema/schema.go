@@ -206,20 +206,37 @@ type field struct {
 	typ                                               reflect.Type
 }
 
-func fields(t reflect.Type, prefix []int) (out []field) {
+// fields returns the fields of a struct of options and of those that it embeds.
+func fields(t reflect.Type) []field { return appendFields(make([]field, 0, countFields(t)), t, nil) }
+
+// countFields returns the number of fields, or some more.
+func countFields(t reflect.Type) (n int) {
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Anonymous && f.Type.Kind() == reflect.Struct {
+			n += countFields(f.Type)
+		} else {
+			n++
+		}
+	}
+	return n
+}
+
+func appendFields(out []field, t reflect.Type, prefix []int) []field {
 	for i := range t.NumField() {
 		f := t.Field(i)
-		idx := append(slices.Clone(prefix), i)
+		idx := slices.Concat(prefix, []int{i})
 		tag, ok := f.Tag.Lookup("hcl")
 		if !ok {
 			if f.Anonymous && f.Type.Kind() == reflect.Struct {
-				out = append(out, fields(f.Type, idx)...)
+				out = appendFields(out, f.Type, idx)
 			}
 			continue
 		}
-		words := strings.Split(tag, ",")
-		fl := field{name: words[0], index: idx, typ: f.Type}
-		for _, w := range words[1:] {
+		name, words, more := strings.Cut(tag, ",")
+		fl := field{name: name, index: idx, typ: f.Type}
+		for more {
+			var w string
+			w, words, more = strings.Cut(words, ",")
 			switch w {
 			case "optional":
 				fl.optional = true
@@ -246,7 +263,8 @@ func fields(t reflect.Type, prefix []int) (out []field) {
 // Arguments that the struct does not name are errors at the place they are
 // written. dst must not move afterwards: the Source knows fields by address.
 func Decode(in Input, dst any) (*Source, hcl.Diagnostics) {
-	d := &decoder{Input: in, src: &Source{fields: map[any]place{}, unknown: map[any]bool{}, failed: map[any]bool{}, secret: in.Secret}}
+	n := countFields(reflect.TypeOf(dst).Elem())
+	d := &decoder{Input: in, src: &Source{fields: make(map[any]place, n), unknown: map[any]bool{}, failed: map[any]bool{}, secret: in.Secret}}
 	d.body(in.Body, reflect.ValueOf(dst).Elem())
 	c := &Checker{Source: d.src, Build: d.Build}
 	for _, v := range append(d.blocks, dst) {
@@ -274,8 +292,8 @@ type decoder struct {
 }
 
 func (d *decoder) body(body hcl.Body, v reflect.Value) {
-	fs := fields(v.Type(), nil)
-	schema := &hcl.BodySchema{}
+	fs := fields(v.Type())
+	schema := &hcl.BodySchema{Attributes: make([]hcl.AttributeSchema, 0, len(fs))}
 	for _, f := range fs {
 		switch {
 		case f.block:
@@ -401,7 +419,7 @@ func labels(t reflect.Type) (names []string) {
 	if t == reflect.TypeFor[Block]() {
 		return []string{"type"}
 	}
-	for _, f := range fields(t, nil) {
+	for _, f := range fields(t) {
 		if f.label {
 			names = append(names, f.name)
 		}
@@ -412,7 +430,7 @@ func labels(t reflect.Type) (names []string) {
 // label puts the labels of a block into its fields, which are strings.
 func (d *decoder) label(b *hcl.Block, v reflect.Value) {
 	n := 0
-	for _, f := range fields(v.Type(), nil) {
+	for _, f := range fields(v.Type()) {
 		if f.label {
 			fv := v.FieldByIndex(f.index)
 			fv.SetString(b.Labels[n])

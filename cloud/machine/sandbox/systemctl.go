@@ -22,23 +22,6 @@ const (
 	realSystemctl = "/run/bake/systemctl.real" // the image's own, which can enable and disable units
 )
 
-// isStandIn reports whether this process runs the file that replaces some of the image's programs
-// in machines. Under whatever name it is called there, it is never bake. A bake that a user has put
-// into a machine is another file.
-func isStandIn() bool {
-	own, err := os.Stat("/proc/self/exe")
-	if err != nil {
-		return false
-	}
-	// The machine's root may have moved the first file away.
-	for _, path := range []string{programPath, systemctlPath, "/usr/bin/mount", "/usr/bin/umount", "/bin/mount", "/bin/umount"} {
-		if program, err := os.Stat(path); err == nil && os.SameFile(own, program) {
-			return true
-		}
-	}
-	return false
-}
-
 // installSystemctl puts this program in place of the image's systemctl, which does not work without
 // systemd. The image's file is not changed.
 func (b *bootSpec) installSystemctl() error {
