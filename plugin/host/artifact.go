@@ -33,8 +33,19 @@ func (a *artifact) call(ctx context.Context, method string, args, reply any) err
 
 // ask makes a call that the plugin should answer quickly.
 func (a *artifact) ask(ctx context.Context, method string, args, reply any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, artifactCall, fmt.Errorf("the plugin %s did not report its artifact within %s", a.proc.plugin.Source, artifactCall))
+	return a.within(ctx, artifactCall, "did not report its artifact", method, args, reply)
+}
+
+// within makes a call with a time limit. failed is what the plugin did not do if it ends.
+func (a *artifact) within(ctx context.Context, limit time.Duration, failed, method string, args, reply any) error {
+	source := a.proc.plugin.Source
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the plugin %s %s within %s", source, failed, limit))
 	defer cancel()
+	if warn := a.proc.plugin.options.Warn; warn != nil {
+		defer time.AfterFunc(slowCall, func() {
+			warn(ctx, "the plugin %s has not answered Artifact.%s for %s; bake waits for it up to %s", source, method, slowCall, limit)
+		}).Stop()
+	}
 	return a.call(ctx, method, args, reply)
 }
 
@@ -47,7 +58,7 @@ func (a *artifact) State(ctx context.Context, name string) (v any, err error) {
 // Destroy implements [builder.LiveArtifact]. Plugins send the error as the reply.
 func (a *artifact) Destroy(ctx context.Context) error {
 	var failed *struct{ Message string }
-	err := a.call(ctx, "Destroy", nil, &failed)
+	err := a.within(ctx, teardownGrace, "did not delete its artifact", "Destroy", nil, &failed)
 	if err == nil && failed != nil {
 		err = errors.New(clip(failed.Message, maxComplaint))
 	}

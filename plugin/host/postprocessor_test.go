@@ -1,6 +1,8 @@
 package host
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -114,6 +116,31 @@ func TestUndescribed(t *testing.T) {
 		if _, err := os.Stat(disk); (err == nil) != (want == "may still exist") {
 			t.Errorf("%s: the file: %v", body, err)
 		}
+	}
+}
+
+// A plugin that does not delete its artifact keeps nobody waiting without a word.
+func TestDestroyHangs(t *testing.T) {
+	t.Parallel()
+	p := newProbe(t)
+	s, _ := scope(t)
+	a, err := build(t, p, t.Context(), s, "misbehave = \"stubborn\"\nat = \"Destroy\"", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	said := make(chan string, 1)
+	p.Plugin.options.Warn = func(_ context.Context, format string, args ...any) {
+		said <- fmt.Sprintf(format, args...)
+		cancel(why)
+	}
+	if err := a.Live.Destroy(ctx); !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+	const want = "the plugin example.com/bake/probe has not answered Artifact.Destroy for 10s; bake waits for it up to 10m0s"
+	if got := <-said; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
