@@ -108,6 +108,13 @@ type Accessible interface {
 	Dial(ctx context.Context) (net.Conn, error)
 }
 
+// Restarter is a communicator that notices that its machine restarts before the connection breaks.
+type Restarter interface {
+	// Restarts reports whether the machine is shutting down. If it is, the next call waits until the
+	// machine is up again.
+	Restarts(ctx context.Context) bool
+}
+
 // Reopener is a communicator that can open a second connection to its machine.
 type Reopener interface {
 	// Another returns a communicator for the same machine and user. It logs in when it is first

@@ -135,7 +135,7 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 	if l != nil && !l.isDown() {
 		return l, nil
 	}
-	l, err := c.connect(ctx)
+	l, err := c.connect(ctx, l != nil)
 	if err != nil {
 		return nil, err
 	}

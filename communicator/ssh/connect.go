@@ -108,8 +108,8 @@ const (
 )
 
 // connect tries until it has a link, the limits of the options are reached, or an error makes
-// further attempts pointless.
-func (c *Client) connect(ctx context.Context) (*link, error) {
+// further attempts pointless. again says that an earlier link has ended.
+func (c *Client) connect(ctx context.Context, again bool) (*link, error) {
 	timeout, attempts := c.opts.limits()
 	var last error
 	if timeout > 0 {
@@ -123,9 +123,18 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 	pauses.Reset()
 	refused, counted := 0, time.Time{}
 	told := false // that the console is waited for
+	down := false // whether the machine was shutting down
 	for {
 		start := time.Now()
 		l, err := c.attempt(ctx)
+		if err == nil && again && c.shutsDown(ctx, l) {
+			l.Close()
+			err = errShutdown
+			if !down {
+				c.scope.Say(ctx, "The machine is shutting down; waiting until it is up again.")
+			}
+			down = true
+		}
 		c.log(ctx, l, time.Since(start), err)
 		if err == nil {
 			return l, nil
@@ -163,7 +172,53 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 	}
 }
 
-var errTimeout = errors.New("timeout waiting for SSH")
+var (
+	errTimeout  = errors.New("timeout waiting for SSH")
+	errShutdown = errors.New("the machine is shutting down")
+)
+
+// shutdownPatience is how long a machine may take to say whether it is shutting down.
+const shutdownPatience = 5 * time.Second
+
+// Restarts implements [communicator.Restarter].
+func (c *Client) Restarts(ctx context.Context) bool {
+	c.mu.Lock()
+	l := c.link
+	c.mu.Unlock()
+	if l == nil || l.isDown() { // the next call connects again, and looks itself
+		return false
+	}
+	down := c.shutsDown(ctx, l)
+	if down {
+		l.Close()
+	}
+	return down
+}
+
+// shutsDown reports whether systemd on the machine is shutting it down. A machine that reboots ends
+// the sessions first; for a moment its SSH server still accepts logins, and whatever runs there then
+// does not survive the reboot. Soon the bus does not answer any more, but by then logins are
+// forbidden. No answer in time counts as no.
+func (c *Client) shutsDown(ctx context.Context, l *link) bool {
+	ctx, cancel := context.WithTimeout(ctx, shutdownPatience)
+	defer cancel()
+	s, err := l.newSession(ctx)
+	if err != nil {
+		return false
+	}
+	answer, err := c.scriptOver(ctx, l, s, "command -v systemctl >/dev/null || exit 0; systemctl is-system-running 2>/dev/null; test ! -e /run/nologin || echo nologin", nil, nil)
+	debuglog.From(ctx).DebugContext(ctx, "state of the system", "answer", answer, "error", err)
+	return goesDown(strings.Fields(answer))
+}
+
+// goesDown judges the state of systemd, if it told one, and "nologin", if logins are forbidden. They
+// are forbidden during the start too.
+func goesDown(answer []string) bool {
+	up := func(word string) bool {
+		return slices.Contains([]string{"initializing", "starting", "running", "degraded", "maintenance"}, word)
+	}
+	return slices.Contains(answer, "stopping") || slices.Contains(answer, "nologin") && !slices.ContainsFunc(answer, up)
+}
 
 // fatalError is an error that further attempts do not cure.
 type fatalError struct{ error }

@@ -150,11 +150,13 @@ func (r *keyReader) stop() {
 var errStopped = errors.New("host keys are not read any more")
 
 const (
-	keysInterval = 500 * time.Millisecond
+	keysInterval = 100 * time.Millisecond
 	keysPatience = 5 * time.Second
 
-	readKeys = `while read -r ask; do for f in /etc/ssh/ssh_host_*_key.pub /etc/ssh/*/ssh_host_*_key.pub /usr/local/etc/ssh/ssh_host_*_key.pub; do ` +
-		`[ ! -r "$f" ] || { read -r k <"$f"; echo "$k"; }; done; echo; done`
+	// readKeys prints the keys, and an empty line, for each line that it reads; without the keys if
+	// they are the same as before. It starts no other program.
+	readKeys = `while read -r ask; do new=; for f in /etc/ssh/ssh_host_*_key.pub /etc/ssh/*/ssh_host_*_key.pub /usr/local/etc/ssh/ssh_host_*_key.pub; do ` +
+		`[ ! -r "$f" ] || { read -r k <"$f"; new="$new$k` + "\n" + `"; }; done; [ "$new" = "$old" ] || printf %s "$new"; old=$new; echo; done`
 )
 
 // followHostKeys learns the keys on the machine while a command runs, until ctx ends, and once more
@@ -163,8 +165,10 @@ func (c *Client) followHostKeys(ctx context.Context, l *link) {
 	if c.hostKeys.mode != Pin {
 		return
 	}
-	for delay.For(ctx, keysInterval) == nil {
-		c.readHostKeys(ctx, l, true)
+	if c.opts.ReadWriteTimeout == 0 { // otherwise reading would hide that the command is silent
+		for delay.For(ctx, keysInterval) == nil {
+			c.readHostKeys(ctx, l, true)
+		}
 	}
 	c.readHostKeys(ctx, l, false)
 }

@@ -678,7 +678,7 @@ func TestReadWriteTimeout(t *testing.T) {
 	l.Key = key.Signer.PublicKey()
 	srv := commtest.Serve(t, t.TempDir(), l)
 	o := options(srv)
-	o.ReadWriteTimeout, o.KeepAliveInterval = 500*time.Millisecond, -1
+	o.ReadWriteTimeout, o.KeepAliveInterval = time.Second, -1
 	c := connect(t, t.Context(), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
 	if _, err := c.Run(t.Context(), communicator.Command{Line: "exec sleep 60"}); !strings.Contains(fmt.Sprint(err), communicator.ErrDisconnected.Error()) {
 		t.Errorf("got %v", err)

@@ -97,6 +97,7 @@ type fake struct {
 	More   []gossh.Signer // other host keys, which are told after the login
 	Liar   bool           // the others are not the server's
 	OnDisk []gossh.PublicKey
+	Down   func() bool // whether the machine is shutting down; nil: it does not run systemd
 
 	mu    sync.Mutex
 	drops int // links that are closed when a session is requested
@@ -278,6 +279,14 @@ func (f *fake) session(channel gossh.Channel, requests <-chan *gossh.Request) {
 			}()
 		case strings.Contains(cmd.Line, "ssh_host_") && f.OnDisk != nil:
 			go f.disk(channel)
+		case strings.Contains(cmd.Line, "is-system-running") && f.Down != nil:
+			state := "running"
+			if f.Down() {
+				state = "stopping"
+			}
+			_, _ = io.WriteString(channel, "Welcome to the machine!\n\n"+ssh.ScriptMark+"\n"+state+"\n")
+			exit()
+			channel.Close()
 		default:
 			exit()
 			channel.Close()

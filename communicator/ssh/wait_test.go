@@ -176,6 +176,47 @@ func TestDeadLinks(t *testing.T) {
 	}
 }
 
+// TestStillShuttingDown: a machine that reboots may accept logins after it has ended the sessions. Nothing
+// more runs there before it is up again.
+func TestStillShuttingDown(t *testing.T) {
+	for name, tt := range map[string]struct {
+		down  time.Duration // from now on
+		asked bool          // before the connection breaks
+	}{
+		"up again":        {0, false},
+		"goes on":         {10 * time.Second, false},
+		"asked, up again": {0, true},
+		"asked, goes on":  {10 * time.Second, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *setup) {
+				c, err := s.connect(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				start := time.Now()
+				s.Down = func() bool { return time.Since(start) < tt.down }
+				if tt.asked {
+					if got := c.(communicator.Restarter).Restarts(t.Context()); got != (tt.down > 0) {
+						t.Errorf("restarts: %t", got)
+					}
+				} else {
+					s.cut()
+				}
+				synctest.Wait()
+				if _, err := c.Run(t.Context(), communicator.Command{Line: "true"}); err != nil {
+					t.Fatal(err)
+				}
+				between(t, "the command", time.Since(start), tt.down, tt.down+3*time.Second)
+				if s.says.has("The machine is shutting down") != (tt.down > 0) {
+					t.Errorf("said %q", s.says.lines)
+				}
+			})
+		})
+	}
+}
+
 // A link that is closed because of a timeout is not taken for a working one, which would be
 // reconnected for the same time again.
 func TestTimeIsUpDuringHandshake(t *testing.T) {

@@ -53,7 +53,7 @@ type Options struct {
 	SkipClean bool `hcl:"skip_clean,optional"`
 
 	// Accept that the script loses the connection, for example because it reboots the
-	// machine. Otherwise that is an error.
+	// machine. Otherwise that is an error. What follows waits until the machine is up again.
 	ExpectDisconnect bool `hcl:"expect_disconnect,optional"`
 
 	// How long to keep trying to upload and start a script while the connection fails.

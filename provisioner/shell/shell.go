@@ -141,6 +141,9 @@ func (r *run) script(ctx context.Context, text []byte) error {
 	if err != nil {
 		return err
 	}
+	if restarter, ok := r.Communicator.(communicator.Restarter); ok && r.ExpectDisconnect && restarter.Restarts(ctx) {
+		r.Scope.Say(ctx, "The script restarts the machine.")
+	}
 	err = r.CheckExit(code)
 	if by := interpreter(text); err != nil && by != "" && (code == 126 || code == 127) {
 		return fmt.Errorf("%w; if the script did not start, the machine lacks %s, which its first line names", err, by)

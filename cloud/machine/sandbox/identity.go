@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -17,6 +18,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"bake/internal/hostpath"
 )
 
 // identify gives the machine its identity: at every boot its names and its resolver, and at the
@@ -37,6 +40,7 @@ func (b *bootSpec) identify() error {
 		}
 	}
 	if !b.First {
+		b.announced = hostKeyLines(hostKeysIn("/etc/ssh"), b.Hostname)
 		return nil
 	}
 	if err := newMachineID(); err != nil {
@@ -152,21 +156,41 @@ func newHostKeys(dir, hostname string) ([]ssh.PublicKey, error) {
 	return public, nil
 }
 
+// maxHostKeys is how many of the host keys on a machine's disk are shown.
+const maxHostKeys = 16
+
+// hostKeysIn returns the public host keys in dir. Files that are not what they should be are left
+// out, since they are the machine's.
+func hostKeysIn(dir string) (keys []ssh.PublicKey) {
+	files, _ := filepath.Glob(filepath.Join(dir, "ssh_host_*_key.pub"))
+	for _, file := range files[:min(len(files), maxHostKeys)] {
+		text, err := hostpath.ReadRegular(os.OpenFile, file, 16<<10)
+		if err != nil {
+			continue
+		}
+		if key, _, _, _, err := ssh.ParseAuthorizedKey(text); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
 func authorizedLine(key ssh.PublicKey, comment string) string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + comment + "\n"
 }
 
-// hostKeyLines returns the block that cloud-init prints on EC2's consoles. From it a client knows
-// the host keys before the first connection.
+// hostKeyLines returns the block that cloud-init prints on EC2's consoles, or "" without keys. From
+// it a client knows the host keys before the first connection. Unlike cloud-init's it is printed at
+// every boot, so that new keys are known too.
 func hostKeyLines(keys []ssh.PublicKey, hostname string) string {
+	if len(keys) == 0 {
+		return ""
+	}
 	w := new(strings.Builder)
 	comment := "root@" + hostname
 	fmt.Fprintln(w, "-----BEGIN SSH HOST KEY FINGERPRINTS-----")
 	for _, key := range keys {
-		bits, name := 256, "ECDSA"
-		if key.Type() == ssh.KeyAlgoED25519 {
-			name = "ED25519"
-		}
+		bits, name := keyKind(key)
 		fmt.Fprintf(w, "%d %s %s (%s)\n", bits, ssh.FingerprintSHA256(key), comment, name)
 	}
 	fmt.Fprintln(w, "-----END SSH HOST KEY FINGERPRINTS-----")
@@ -176,6 +200,20 @@ func hostKeyLines(keys []ssh.PublicKey, hostname string) string {
 	}
 	fmt.Fprintln(w, "-----END SSH HOST KEY KEYS-----")
 	return w.String()
+}
+
+// keyKind returns the size of a key in bits and the name of its kind, as ssh-keygen -l prints them.
+func keyKind(key ssh.PublicKey) (bits int, name string) {
+	name = strings.ToUpper(strings.TrimPrefix(key.Type(), "ssh-"))
+	if c, ok := key.(ssh.CryptoPublicKey); ok {
+		switch k := c.CryptoPublicKey().(type) {
+		case *rsa.PublicKey:
+			return k.N.BitLen(), name
+		case *ecdsa.PublicKey:
+			return k.Params().BitSize, "ECDSA"
+		}
+	}
+	return 256, name
 }
 
 // loginUser creates the login user with its authorized keys and passwordless sudo.

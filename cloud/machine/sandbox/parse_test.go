@@ -2,7 +2,13 @@ package sandbox
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
 
@@ -184,6 +191,50 @@ func TestHostKeys(t *testing.T) {
 	public, err := os.ReadFile(filepath.Join(dir, "ssh_host_ed25519_key.pub"))
 	if err != nil || !strings.Contains(console, "-----BEGIN SSH HOST KEY KEYS-----\n") || !strings.Contains(console, string(public)) {
 		t.Errorf("the console shows\n%s", console)
+	}
+	// At later boots the keys on disk are shown, whatever else the machine has put there.
+	for name, text := range map[string]string{
+		"ssh_host_dsa_key.pub":   "no key",
+		"ssh_host_large_key.pub": strings.Repeat("x", 1<<20),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "ssh_host_fifo_key.pub"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if again := hostKeyLines(hostKeysIn(dir), "ip-10-0-0-5"); again != console {
+		t.Errorf("at a later boot the console shows\n%s, want\n%s", again, console)
+	}
+	if none := hostKeyLines(hostKeysIn(t.TempDir()), "ip-10-0-0-5"); none != "" {
+		t.Errorf("without keys the console shows %q", none)
+	}
+}
+
+// TestKeyKind: as ssh-keygen -l prints them.
+func TestKeyKind(t *testing.T) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edKey, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, key := range map[string]any{"2048 RSA": &rsaKey.PublicKey, "384 ECDSA": &ecKey.PublicKey, "256 ED25519": edKey} {
+		public, err := ssh.NewPublicKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bits, name := keyKind(public)
+		if got := fmt.Sprint(bits, " ", name); got != want {
+			t.Errorf("a key of %s is shown as %s", want, got)
+		}
 	}
 }
 

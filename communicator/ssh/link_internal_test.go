@@ -66,3 +66,16 @@ func TestSilence(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 	})
 }
+
+// TestGoesDown: what machines answered while they were up, and during a reboot.
+func TestGoesDown(t *testing.T) {
+	for answer, want := range map[string]bool{
+		"": false, "running": false, "degraded": false, "offline": false,
+		"starting nologin": false, "running nologin": false,
+		"stopping": true, "stopping nologin": true, "unknown nologin": true, "nologin": true,
+	} {
+		if got := goesDown(strings.Fields(answer)); got != want {
+			t.Errorf("%q: %t", answer, got)
+		}
+	}
+}
