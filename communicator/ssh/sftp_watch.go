@@ -25,9 +25,8 @@ const (
 )
 
 var (
-	errUnanswered = fmt.Errorf("the machine's SFTP server has not answered for %s", sftpSilence)
+	errUnanswered = &silentError{"the machine's SFTP server has not answered for %s", sftpSilence}
 	errHollow     = errors.New("the machine's SFTP server answers requests without what was asked for")
-	errListing    = fmt.Errorf(`a list of the files in one directory is longer than %d MiB; set ssh_file_transfer_method = "scp"`, maxListing>>20)
 )
 
 // sftpWatch sees the packets of an SFTP session. It knows whether the machine owes an answer and
@@ -88,7 +87,7 @@ func (w *sftpWatch) check(p start, asked byte) error {
 	w.listed += max(p.size, 1<<10)
 	switch {
 	case p.kind == fxpName && w.listed > maxListing:
-		return errListing
+		return fmt.Errorf(`a list of the files in one directory is longer than %d MiB; set ssh_file_transfer_method = "scp"`, maxListing>>20)
 	case p.kind == fxpName:
 		return nil
 	case p.kind == fxpData && p.first == 0, p.kind == fxpStatus && p.first == 0 && slices.Contains(contentful(), asked):
