@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -50,20 +51,27 @@ func (b *bootSpec) continueCloudInit(root string) (done bool, err error) {
 // earlierInstance returns the id of the instance that cloud-init, whose directory is dir, has run
 // in, or "" if it cannot be determined.
 func earlierInstance(dir *os.Root) string {
-	f, err := dir.OpenFile("data/instance-id", os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK, because a FIFO would block
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxInstanceID))
+	text, err := readStart(dir.OpenFile, "data/instance-id", maxInstanceID)
 	id := strings.TrimSpace(string(text))
 	if err != nil || !filepath.IsLocal(id) || filepath.Base(id) != id || id == "." {
 		return "" // not created by cloud-init
 	}
 	return id
+}
+
+// readStart returns up to limit bytes of a regular file that is the machine's.
+func readStart(open func(string, int, fs.FileMode) (*os.File, error), name string, limit int64) ([]byte, error) {
+	f, err := open(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK, because a FIFO would block
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // renameInstance changes the instance id in cloud-init's directory dir. Later boots then count as

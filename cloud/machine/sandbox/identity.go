@@ -18,8 +18,6 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
-
-	"bake/internal/hostpath"
 )
 
 // identify gives the machine its identity: at every boot its names and its resolver, and at the
@@ -164,7 +162,7 @@ const maxHostKeys = 16
 func hostKeysIn(dir string) (keys []ssh.PublicKey) {
 	files, _ := filepath.Glob(filepath.Join(dir, "ssh_host_*_key.pub"))
 	for _, file := range files[:min(len(files), maxHostKeys)] {
-		text, err := hostpath.ReadRegular(os.OpenFile, file, 16<<10)
+		text, err := readStart(os.OpenFile, file, 16<<10)
 		if err != nil {
 			continue
 		}
