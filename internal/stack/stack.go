@@ -8,7 +8,7 @@ const room = 100 << 10
 // Packages are initialized in the order of their import paths, as far as their imports allow.
 // This one has none, so it comes before those whose initialization needs a deep stack, such as
 // those that compile regular expressions.
-var _ = grow(false)
+func init() { Grow() } //nolint:gochecknoinits // the point is to be early
 
 // Grow makes the stack of the calling goroutine large enough for reading a template. It
 // is called while few functions are on it. Memory for what is not used then is not taken.
@@ -18,12 +18,11 @@ func Grow() { grow(false) }
 // written, and so takes memory, only if it is used.
 //
 //go:noinline
-func grow(used bool) (grown bool) {
+func grow(used bool) {
 	if used {
 		var b [room]byte
 		keep(&b)
 	}
-	return true
 }
 
 //go:noinline

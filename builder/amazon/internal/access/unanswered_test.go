@@ -115,7 +115,7 @@ func TestStalledAnswer(t *testing.T) {
 							w.Close()
 						}
 					}()
-					return &http.Response{StatusCode: 200, Header: http.Header{}, Body: body}, nil
+					return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: body}, nil
 				})
 				client := ec2.New(ec2.Options{
 					Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("AKIA", "secret", ""), BaseEndpoint: aws.String("http://192.0.2.1:8000"),
