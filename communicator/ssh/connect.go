@@ -167,6 +167,9 @@ func (c *Client) connect(ctx context.Context, again bool) (*link, error) {
 		if errors.As(last, &auth) || errors.As(last, &mismatch) {
 			return nil, last
 		}
+		if errors.Is(last, errShutdown) {
+			return nil, fmt.Errorf("timeout waiting for SSH: after %s (ssh_timeout), %w. Raise ssh_timeout, or find out which service on it takes so long to stop", timeout, last)
+		}
 		return nil, fmt.Errorf("timeout waiting for SSH: the machine could not be reached within %s (ssh_timeout); the last attempt failed: %w. "+
 			"Check that its sshd listens on port %d (ssh_port), and that nothing in between blocks it", timeout, last, c.port())
 	}
@@ -174,7 +177,7 @@ func (c *Client) connect(ctx context.Context, again bool) (*link, error) {
 
 var (
 	errTimeout  = errors.New("timeout waiting for SSH")
-	errShutdown = errors.New("the machine is shutting down")
+	errShutdown = errors.New("the machine is still shutting down")
 )
 
 // shutdownPatience is how long a machine may take to say whether it is shutting down.
@@ -212,10 +215,10 @@ func (c *Client) shutsDown(ctx context.Context, l *link) bool {
 }
 
 // goesDown judges the state of systemd, if it told one, and "nologin", if logins are forbidden. They
-// are forbidden during the start too.
+// are forbidden during the start too, and where systemd does not run, they may be at any time.
 func goesDown(answer []string) bool {
 	up := func(word string) bool {
-		return slices.Contains([]string{"initializing", "starting", "running", "degraded", "maintenance"}, word)
+		return slices.Contains([]string{"initializing", "starting", "running", "degraded", "maintenance", "offline"}, word)
 	}
 	return slices.Contains(answer, "stopping") || slices.Contains(answer, "nologin") && !slices.ContainsFunc(answer, up)
 }

@@ -160,17 +160,18 @@ const (
 )
 
 // followHostKeys learns the keys on the machine while a command runs, until ctx ends, and once more
-// after that.
+// after that; with ssh_read_write_timeout only then, because the answers would hide that the command
+// is silent.
 func (c *Client) followHostKeys(ctx context.Context, l *link) {
 	if c.hostKeys.mode != Pin {
 		return
 	}
-	if c.opts.ReadWriteTimeout == 0 { // otherwise reading would hide that the command is silent
-		for delay.For(ctx, keysInterval) == nil {
-			c.readHostKeys(ctx, l, true)
-		}
+	meanwhile := c.opts.ReadWriteTimeout == 0
+	for meanwhile && delay.For(ctx, keysInterval) == nil {
+		c.readHostKeys(ctx, l, true)
 	}
-	c.readHostKeys(ctx, l, false)
+	<-ctx.Done()
+	c.readHostKeys(ctx, l, !meanwhile)
 }
 
 // readHostKeys learns the keys on the machine. It starts a shell for that only if start is set,

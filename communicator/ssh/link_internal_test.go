@@ -71,7 +71,7 @@ func TestSilence(t *testing.T) {
 func TestGoesDown(t *testing.T) {
 	for answer, want := range map[string]bool{
 		"": false, "running": false, "degraded": false, "offline": false,
-		"starting nologin": false, "running nologin": false,
+		"starting nologin": false, "running nologin": false, "offline nologin": false,
 		"stopping": true, "stopping nologin": true, "unknown nologin": true, "nologin": true,
 	} {
 		if got := goesDown(strings.Fields(answer)); got != want {

@@ -174,8 +174,8 @@ func (c *Client) withSFTP(ctx context.Context, fn func(*sftp.Client) error) erro
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
 	}
-	if given := watch.ended(err); given != err { //nolint:errorlint // it is another one
-		return given
+	if why := watch.ended(); err != nil && why != nil {
+		return why
 	}
 	if errors.Is(err, sftp.ErrSSHFxConnectionLost) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return l.disconnected(err)

@@ -180,14 +180,11 @@ func (w *sftpWatch) end(err error) {
 	w.giveUp = err
 }
 
-// ended returns err, or why the session was ended.
-func (w *sftpWatch) ended(err error) error {
+// ended returns why the session was ended, or nil.
+func (w *sftpWatch) ended() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err != nil && w.giveUp != nil {
-		return w.giveUp
-	}
-	return err
+	return w.giveUp
 }
 
 // attend warns of a machine that owes an answer, and calls stop if it does not come.

@@ -217,6 +217,22 @@ func TestStillShuttingDown(t *testing.T) {
 	}
 }
 
+// A machine that does not finish shutting down is not said to lack an SSH server.
+func TestNeverDown(t *testing.T) {
+	bubble(t, func(t *testing.T, s *setup) {
+		s.options.Timeout, s.Down = time.Minute, func() bool { return true }
+		c, err := s.connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		s.cut()
+		synctest.Wait()
+		_, err = c.Run(t.Context(), communicator.Command{Line: "true"})
+		want(t, err, "after 1m0s (ssh_timeout), the machine is still shutting down. Raise ssh_timeout")
+	})
+}
+
 // A link that is closed because of a timeout is not taken for a working one, which would be
 // reconnected for the same time again.
 func TestTimeIsUpDuringHandshake(t *testing.T) {
@@ -399,7 +415,10 @@ func TestHostKeysLearned(t *testing.T) {
 		"proved":         {ssh.Pin, func(s *setup, next gossh.Signer) { s.More = []gossh.Signer{next} }, nil, false},
 		"not proved":     {ssh.Pin, func(s *setup, next gossh.Signer) { s.More, s.Liar = []gossh.Signer{next}, true }, nil, true},
 		"made by a role": {ssh.Pin, func(s *setup, _ gossh.Signer) { s.OnDisk = []gossh.PublicKey{s.HostKey.PublicKey()} }, onDisk, false},
-		"off":            {ssh.Off, nil, nil, false},
+		"made by a role, with a limit of silence": {ssh.Pin, func(s *setup, _ gossh.Signer) {
+			s.OnDisk, s.options.ReadWriteTimeout = []gossh.PublicKey{s.HostKey.PublicKey()}, time.Hour
+		}, onDisk, false},
+		"off": {ssh.Off, nil, nil, false},
 		"strict, proved": {ssh.Strict, func(s *setup, next gossh.Signer) {
 			s.More = []gossh.Signer{next}
 			known(s, s.HostKey)
