@@ -37,10 +37,10 @@ type attentive struct {
 
 // Do implements [aws.HTTPClient].
 func (c attentive) Do(r *http.Request) (*http.Response, error) {
-	endpoint, asking := r.URL.Scheme+"://"+r.URL.Host, r.Context()
-	ctx, cancel := context.WithCancelCause(asking)
+	endpoint := r.URL.Scheme + "://" + r.URL.Host
+	ctx, cancel := context.WithCancelCause(r.Context())
 	w := &watched{ctx: ctx}
-	w.slow = time.AfterFunc(wait.Trouble, func() { c.session.waitsFor(asking, endpoint) })
+	w.slow = time.AfterFunc(wait.Trouble, func() { c.session.waitsFor(ctx, endpoint) })
 	w.late = time.AfterFunc(answerLimit, func() { cancel(&unansweredError{endpoint, w.begun.Load(), os.ErrDeadlineExceeded}) })
 	w.end = func() {
 		w.slow.Stop()
@@ -49,7 +49,7 @@ func (c attentive) Do(r *http.Request) (*http.Response, error) {
 	}
 	r = r.WithContext(ctx)
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = struct{ io.ReadCloser }{&sentBody{r.Body, w}}
+		r.Body = &sentBody{r.Body, w}
 	}
 	resp, err := c.HTTPClient.Do(r)
 	if err != nil || resp == nil {
@@ -65,13 +65,14 @@ func (c attentive) Do(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// watched is a request that ends if it makes no progress.
+// watched is a request that ends if it makes no progress. Its body may still be sent while the answer
+// is read, and after that.
 type watched struct {
 	ctx        context.Context // of the request
 	begun      atomic.Bool     // the answer has begun
-	slow, late *time.Timer
-	moved      atomic.Int64 // bytes since they were set
-	end        func()
+	slow, late *time.Timer     // until the user is told, and until the request ends
+	moved      atomic.Int64    // bytes since they were set
+	end        func()          // releases the timers and ctx; may be called several times
 }
 
 // progress notes that n bytes were sent or received.
@@ -133,7 +134,8 @@ func (b *steadyBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// waitsFor tells the user, once for each endpoint, which call it has not answered yet.
+// waitsFor tells the user, once for each endpoint, which call it has not answered yet. ctx is that of
+// the request, and ends with it.
 func (s *Session) waitsFor(ctx context.Context, endpoint string) {
 	if s.Cloud.Warn == nil || ctx.Err() != nil || !s.watchers.firstSlow(endpoint) {
 		return

@@ -1,6 +1,8 @@
 package access
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -147,7 +149,6 @@ func TestAnswerLimit(t *testing.T) {
 }
 
 func testAnswerLimit(t *testing.T, read bool) {
-
 	silent, far := net.Pipe()
 	defer far.Close()
 	if read {
@@ -168,4 +169,38 @@ func testAnswerLimit(t *testing.T, read bool) {
 	if _, late := errors.AsType[*unansweredError](err); !late || time.Since(start) != answerLimit {
 		t.Errorf("after %s: got %v, want an unansweredError after %s", time.Since(start), err, answerLimit)
 	}
+}
+
+// TestSlowUpload: a request that takes longer than the limit, because its connection is slow, does not
+// end.
+func TestSlowUpload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		go func() { // a kilobyte in a second
+			in := bufio.NewReaderSize(far, 1<<10)
+			req, err := http.ReadRequest(in)
+			for err == nil {
+				time.Sleep(time.Second)
+				_, err = io.CopyN(io.Discard, req.Body, 1<<10)
+			}
+			_, _ = io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		}()
+		client := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) {
+			tr.DialContext = func(context.Context, string, string) (net.Conn, error) { return near, nil }
+		})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://192.0.2.1", bytes.NewReader(make([]byte, 300<<10)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		resp, err := attentive{new(Watchers).sender(client), &Session{watchers: &Watchers{}}}.Do(req)
+		if err != nil {
+			t.Fatalf("after %s: %v", time.Since(start), err)
+		}
+		resp.Body.Close()
+		if took := time.Since(start); took < 3*answerLimit {
+			t.Errorf("it took only %s", took)
+		}
+	})
 }
