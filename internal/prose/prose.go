@@ -87,22 +87,20 @@ func OneLine(text string) string { return strings.Join(strings.Fields(text), " "
 
 // Printable makes a text from an external source safe for a terminal: it cannot move the
 // cursor or begin a new line. Characters that could are replaced by U+FFFD.
-func Printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsGraphic(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
-}
+func Printable(text string) string { return printable(text, "") }
 
 // PrintableLines is [Printable] for a text of several lines: line breaks and tabs stay.
 func PrintableLines(text string) string {
+	return printable(strings.ReplaceAll(text, "\r\n", "\n"), "\n\t")
+}
+
+// printable keeps the characters of text that are graphic or among kept.
+func printable(text, kept string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && !unicode.IsGraphic(r) {
-			return unicode.ReplacementChar
+		if unicode.IsGraphic(r) || strings.ContainsRune(kept, r) {
+			return r
 		}
-		return r
+		return unicode.ReplacementChar
 	}, text)
 }
 

@@ -124,3 +124,15 @@ func TestFill(t *testing.T) {
 		}
 	}
 }
+
+// TestPrintable: what a program, a plugin or a server says cannot change the terminal, and keeps its
+// lines only where that is wanted.
+func TestPrintable(t *testing.T) {
+	const text = "a\r\n\tb\rc\x1b[2Jü\u202e\xff"
+	if got, want := Printable(text), "a\ufffd\ufffd\ufffdb\ufffdc\ufffd[2Jü\ufffd\ufffd"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := PrintableLines(text), "a\n\tb\ufffdc\ufffd[2Jü\ufffd\ufffd"; got != want {
+		t.Errorf("lines: %q, want %q", got, want)
+	}
+}
