@@ -36,16 +36,11 @@ func (a *artifact) ask(ctx context.Context, method string, args, reply any) erro
 	return a.within(ctx, artifactCall, "did not report its artifact", method, args, reply)
 }
 
-// within makes a call with a time limit. failed is what the plugin did not do if it ends.
+// within makes a call with a time limit. failed is what the plugin did not do if the limit is
+// exceeded.
 func (a *artifact) within(ctx context.Context, limit time.Duration, failed, method string, args, reply any) error {
-	source := a.proc.plugin.Source
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the plugin %s %s within %s", source, failed, limit))
-	defer cancel()
-	if warn := a.proc.plugin.options.Warn; warn != nil {
-		defer time.AfterFunc(slowCall, func() {
-			warn(ctx, "the plugin %s has not answered Artifact.%s for %s; bake waits for it up to %s", source, method, slowCall, limit)
-		}).Stop()
-	}
+	ctx, done := a.proc.plugin.limited(ctx, limit, "", "Artifact."+method, failed)
+	defer done()
 	return a.call(ctx, method, args, reply)
 }
 
@@ -103,8 +98,6 @@ func (a *artifact) read(ctx context.Context, run string) (*builder.Artifact, err
 
 // lost deletes an artifact that cannot be used, because reading it failed with err.
 func (a *artifact) lost(ctx context.Context, err error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, teardownGrace, fmt.Errorf("the plugin did not delete it within %s", teardownGrace))
-	defer cancel()
 	if derr := a.Destroy(ctx); derr != nil {
 		return remaining(fmt.Errorf("%w; deleting it: %w", err, derr))
 	}

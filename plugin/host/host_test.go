@@ -325,7 +325,7 @@ func TestEndedAtCall(t *testing.T) {
 		"kill":    {"the plugin process went away (signal: killed)", "the probe is killed at"},
 		"garbage": {"plugin"},
 		"wrong":   {"the plugin example.com/bake/probe does not keep to the protocol: the answer to ", "has the wrong type: it is a list"},
-		"huge":    {"the plugin example.com/bake/probe does not keep to the protocol: it sends what cannot be read: more than a plugin may send"},
+		"huge":    {"the plugin example.com/bake/probe does not keep to the protocol: it sent an unreadable message: more than a plugin may send"},
 		"error":   {"the probe fails at"},
 	} {
 		for at, do := range calls {

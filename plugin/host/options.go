@@ -70,14 +70,27 @@ func (p *part) start(ctx context.Context, keep bool, env ...string) (*process, e
 // limited makes a call with a time limit.
 func (p *part) limited(ctx context.Context, proc *process, limit time.Duration, method string, args, reply any) error {
 	method = p.kind.service() + "." + method
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the plugin %s has not answered %s within %s", p.plugin.Source, method, limit))
-	defer cancel()
-	if warn := p.plugin.options.Warn; warn != nil {
-		defer time.AfterFunc(slowCall, func() {
-			warn(ctx, "%s: the plugin %s has not answered %s for %s; bake waits for it up to %s", p.label, p.plugin.Source, method, slowCall, limit)
-		}).Stop()
-	}
+	ctx, done := p.plugin.limited(ctx, limit, p.label+": ", method, "has not answered "+method)
+	defer done()
 	return proc.call(ctx, method, args, reply)
+}
+
+// limited returns ctx with a time limit for a call, and what releases it when the call has ended. The
+// cause of its end is that the plugin failed to do something, such as "did not answer". After
+// slowCall, the user learns what bake waits for; that begins with label.
+func (p *Plugin) limited(ctx context.Context, limit time.Duration, label, method, failed string) (_ context.Context, done func()) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the plugin %s %s within %s", p.Source, failed, limit))
+	warn := p.options.Warn
+	if warn == nil {
+		return ctx, cancel
+	}
+	slow := time.AfterFunc(slowCall, func() {
+		warn(ctx, "%sthe plugin %s has not answered %s for %s; bake waits for it up to %s", label, p.Source, method, slowCall, limit)
+	})
+	return ctx, func() {
+		slow.Stop()
+		cancel()
+	}
 }
 
 // describe returns the plugin's description of the component's options. proc is a process to ask;

@@ -215,7 +215,7 @@ func (e *ending) Read(b []byte) (int, error) {
 // all. Nothing after it can be read.
 type UnreadableError struct{ err error }
 
-func (e *UnreadableError) Error() string { return "it sends what cannot be read: " + e.err.Error() }
+func (e *UnreadableError) Error() string { return "it sent an unreadable message: " + e.err.Error() }
 
 // Unwrap implements errors.Unwrap.
 func (e *UnreadableError) Unwrap() error { return e.err }

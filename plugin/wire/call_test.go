@@ -325,7 +325,7 @@ func TestGarbage(t *testing.T) {
 			_, _ = io.WriteString(p, answer)
 		}()
 		err := c.Call(t.Context(), "Builder.Run", nil, nil)
-		if !errors.Is(err, ErrGone) || !strings.HasPrefix(err.Error(), "Builder.Run: the plugin process went away: it sends what cannot be read: ") {
+		if !errors.Is(err, ErrGone) || !strings.HasPrefix(err.Error(), "Builder.Run: the plugin process went away: it sent an unreadable message: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 		c.Close()
