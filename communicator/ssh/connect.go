@@ -122,18 +122,13 @@ func (c *Client) connect(ctx context.Context, again bool) (*link, error) {
 	}
 	pauses.Reset()
 	refused, counted := 0, time.Time{}
-	told := false // that the console is waited for
-	down := false // whether the machine was shutting down
+	told := map[string]bool{} // what the user knows
 	for {
 		start := time.Now()
 		l, err := c.attempt(ctx)
 		if err == nil && again && c.shutsDown(ctx, l) {
 			l.Close()
 			err = errShutdown
-			if !down {
-				c.scope.Say(ctx, "The machine is shutting down; waiting until it is up again.")
-			}
-			down = true
 		}
 		c.log(ctx, l, time.Since(start), err)
 		if err == nil {
@@ -153,10 +148,9 @@ func (c *Client) connect(ctx context.Context, again bool) (*link, error) {
 		if attempts > 0 && refused >= attempts {
 			return nil, err
 		}
-		var mismatch *HostKeyError
-		if errors.As(err, &mismatch) && !told {
-			c.scope.Say(ctx, "%s presents a new host key, %s; waiting up to %.0f minutes for the machine's console to show it.", mismatch.addr, describe(mismatch.shown), consoleLag.Minutes())
-			told = true
+		if text := waitsFor(err); text != "" && !told[text] {
+			c.scope.Say(ctx, "%s", text)
+			told[text] = true
 		}
 		if delay.For(ctx, pauses.NextBackOff()) == nil {
 			continue
@@ -164,7 +158,7 @@ func (c *Client) connect(ctx context.Context, again bool) (*link, error) {
 		if cause := context.Cause(ctx); !errors.Is(cause, errTimeout) {
 			return nil, cause
 		}
-		if errors.As(last, &auth) || errors.As(last, &mismatch) {
+		if mismatch := (*HostKeyError)(nil); errors.As(last, &auth) || errors.As(last, &mismatch) {
 			return nil, last
 		}
 		if errors.Is(last, errShutdown) {
@@ -179,6 +173,21 @@ var (
 	errTimeout  = errors.New("timeout waiting for SSH")
 	errShutdown = errors.New("the machine is still shutting down")
 )
+
+// waitsFor says what is waited for after an attempt that failed with err, or nothing if that is the
+// machine's start.
+func waitsFor(err error) string {
+	mismatch := (*HostKeyError)(nil)
+	switch {
+	case errors.Is(err, errShutdown):
+		return "The machine is shutting down; waiting until it is up again."
+	case errors.As(err, &mismatch):
+		return fmt.Sprintf("%s presents a new host key, %s; waiting up to %.0f minutes for the machine's console to show it.",
+			mismatch.addr, describe(mismatch.shown), consoleLag.Minutes())
+	default:
+		return ""
+	}
+}
 
 // shutdownPatience is how long a machine may take to say whether it is shutting down.
 const shutdownPatience = 5 * time.Second
