@@ -247,6 +247,36 @@ func TestDisconnect(t *testing.T) {
 	}
 }
 
+// restarting is a machine that shuts down once its script has run.
+type restarting struct {
+	*provisionertest.Machine
+	after []string // the calls before the question
+}
+
+func (r *restarting) Restarts(context.Context) bool {
+	r.after = r.Calls()
+	return true
+}
+
+// A script that is expected to reboot the machine, but returns before that, is followed by the
+// question whether it does, before anything else runs there.
+func TestRestarts(t *testing.T) {
+	for _, expected := range []bool{false, true} {
+		s, log := provisionertest.Scope(t)
+		m := &restarting{Machine: provisionertest.NewMachine(t)}
+		b := m.Builder()
+		b.Communicator = m
+		body := fmt.Sprintf("inline = [\"true\"]\nexpect_disconnect = %t\nremote_folder = %q", expected, t.TempDir())
+		if err := provisionertest.New(t, shell.Factory(), body).Provision(t.Context(), s, b); err != nil {
+			t.Fatal(err)
+		}
+		asked := len(m.after) > 0 && strings.Contains(m.after[len(m.after)-1], "chmod +x")
+		if said := slices.Contains(log.Texts(step.Say), "The script restarts the machine."); asked != expected || said != expected {
+			t.Errorf("expect_disconnect = %t: asked %t, after %q; said %t", expected, asked, m.after, said)
+		}
+	}
+}
+
 // A machine that reboots drops the connection for a while: uploads and removals
 // are repeated, for start_retry_timeout and no longer.
 func TestStartRetry(t *testing.T) {
