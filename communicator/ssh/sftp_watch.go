@@ -14,9 +14,11 @@ import (
 )
 
 const (
-	// sftpSilence is how long a machine may leave requests unanswered. Each one takes it
-	// milliseconds; a slow disk takes longer.
+	// sftpSilence is how long a machine may leave requests unanswered, and sftpQuiet when the user
+	// learns that it does. Each one takes it milliseconds; a slow disk takes longer, and a connection
+	// of 64 kbit/s half a minute for what one request writes.
 	sftpSilence = 2 * time.Minute
+	sftpQuiet   = time.Minute
 	// sftpStep is how many bytes of a packet count as progress, because on a slow connection one
 	// packet takes long.
 	sftpStep = 4 << 10
@@ -195,10 +197,10 @@ func (c *Client) attend(ctx context.Context, l *link, w *sftpWatch, stop func())
 			w.end(errUnanswered)
 			stop()
 			return
-		case silence >= quietAfter && !warned:
+		case silence >= sftpQuiet && !warned:
 			warned = true
-			c.scope.Warn(ctx, "The SFTP server of the machine at %s has not answered for %s; the transfer ends if it does not answer within %s.", l.addr, quietAfter, sftpSilence-quietAfter)
-		case silence < quietAfter:
+			c.scope.Warn(ctx, "The SFTP server of the machine at %s has not answered for %s; the transfer ends if it does not answer within %s.", l.addr, sftpQuiet, sftpSilence-sftpQuiet)
+		case silence < sftpQuiet:
 			warned = false
 		}
 	}
