@@ -39,7 +39,7 @@ type sftpWatch struct {
 	answers   packets
 	pending   map[uint32]byte // the types of the requests that have no answer, by id
 	moved     time.Time       // when there was progress last
-	forgotten int64           // bytes since then
+	uncounted int64           // bytes since then
 	listed    int64           // bytes of the listing that is being read
 	giveUp    error           // why the session was ended
 }
@@ -160,8 +160,8 @@ func parseStart(head []byte) start {
 // progress notes that n bytes have moved; whole reports whether they count in any case. The caller
 // holds the lock.
 func (w *sftpWatch) progress(n int, whole bool) {
-	if w.forgotten += int64(n); whole || w.forgotten >= sftpStep {
-		w.moved, w.forgotten = time.Now(), 0
+	if w.uncounted += int64(n); whole || w.uncounted >= sftpStep {
+		w.moved, w.uncounted = time.Now(), 0
 	}
 }
 
