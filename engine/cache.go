@@ -118,7 +118,7 @@ func (x *execution) key(ctx context.Context, i int) (string, error) {
 	defer x.close(ctx, p.Type, made)
 	keyed, ok := made.(provisioner.Keyed)
 	if !ok {
-		return "", fmt.Errorf("what provisioners of the type %s do depends on more than their options and files", p.Type)
+		return "", fmt.Errorf("what provisioners of type %s do depends on more than their options and files", p.Type)
 	}
 	options, files, err := keyed.Key()
 	if err != nil {

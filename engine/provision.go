@@ -46,7 +46,7 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 		x.scope.Say(ctx, "No machines are added to the cache: after a resume, the state of the machine is not known")
 	}
 	if x.options.Cache != nil && !x.cache.started {
-		x.scope.Say(ctx, "The cache is not used: builders of the type %s cannot start from it", x.build.Type)
+		x.scope.Say(ctx, "The cache is not used: builders of type %s cannot start from it", x.build.Type)
 	}
 	for i := max(first, x.cache.done); i < len(x.build.Provisioners); i++ {
 		if err := x.runProvisioner(ctx, m, i); err != nil {
