@@ -389,6 +389,9 @@ func TestLoginThroughBastion(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), client, append([]string{"-F", "none"}, proxy[1:]...)...)
 	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK=")
+	if _, err := cmd.StdinPipe(); err != nil { // stays open: the server hangs up at the end of the input
+		t.Fatal(err)
+	}
 	answer, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
