@@ -368,7 +368,7 @@ mktemp() { command mktemp '` + dir + `/bake-baseline.XXXXXX'; }
 			t.Errorf("%s: the script goes on for %s: %v", sig, time.Since(cut), err)
 		}
 		for id, pid := range pids {
-			if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(text), ") Z ") {
+			if !gone(pid) {
 				t.Errorf("%s: %s, which ran aside, goes on", sig, id)
 				if p, err := os.FindProcess(pid); err == nil {
 					_ = p.Kill()
@@ -379,6 +379,16 @@ mktemp() { command mktemp '` + dir + `/bake-baseline.XXXXXX'; }
 			t.Errorf("%s: %v stays", sig, left)
 		}
 	}
+}
+
+// gone says whether a process, which may just have been told to end, has ended.
+func gone(pid int) bool {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || strings.Contains(string(text), ") Z ") {
+			return true
+		}
+	}
+	return false
 }
 
 // TestAside: each rule is answered once, even if checks cannot run in the background.

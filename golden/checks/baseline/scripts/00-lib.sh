@@ -227,8 +227,8 @@ check() {
 		*) here="$here $rule" ;;
 		esac
 	done
-	pids='' outputs=''
-	trap 'rm -f $outputs' EXIT
+	pids='' outputs='' output=''
+	trap 'rm -f $outputs $output' EXIT
 	trap 'end_aside; exit 1' HUP INT PIPE TERM
 	# shellcheck disable=SC2086 # lists of IDs
 	try_aside $updates
@@ -264,9 +264,9 @@ try_aside() {
 }
 
 # end_aside ends what runs aside, when the session is cut: the shells of the rules, and what
-# those wait for.
+# those wait for. The last one may have begun without being in pids yet.
 end_aside() {
-	for pid in $pids; do
+	for pid in $pids $!; do
 		for child in $(descendants "$pid"); do kill "$child" 2>/dev/null; done
 	done
 	wait
