@@ -381,6 +381,17 @@ mktemp() { command mktemp '` + dir + `/bake-baseline.XXXXXX'; }
 	}
 }
 
+// TestCutAlone: nothing is wrong with a session that is cut while nothing runs aside.
+func TestCutAlone(t *testing.T) {
+	onLinux(t)
+	cmd := exec.Command("sh", "-s")
+	cmd.Stdin = strings.NewReader(scripts() + "learn_system() { family=deb virtual=none; }\nlearn() { kill -TERM $$; }\ncheck boot-cmdline\nexit\n")
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 1 || len(out) != 0 {
+		t.Errorf("%v, with %q", err, out)
+	}
+}
+
 // gone says whether a process, which may just have been told to end, has ended.
 func gone(pid int) bool {
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

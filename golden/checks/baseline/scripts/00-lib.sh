@@ -266,7 +266,7 @@ try_aside() {
 # end_aside ends what runs aside, when the session is cut: the shells of the rules, and what
 # those wait for. The last one may have begun without being in pids yet.
 end_aside() {
-	for pid in $pids $!; do
+	for pid in $pids ${!-}; do
 		for child in $(descendants "$pid"); do kill "$child" 2>/dev/null; done
 	done
 	wait
