@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -75,7 +76,7 @@ func TestStartTime(t *testing.T) {
 	}
 }
 
-func TestListeningPorts(t *testing.T) {
+func TestListedPorts(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -96,11 +97,40 @@ func TestListeningPorts(t *testing.T) {
 		"   0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 0\n"+
 		"   1: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0\n"+
 		"   2: garbage\n")
-	got, err := listeningPorts(four, six, filepath.Join(dir, "none"))
+	got, err := listedPorts(four, six, filepath.Join(dir, "none"))
 	if err != nil || !slices.Equal(got, []uint16{22, 8080}) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+// The kernel's two ways to list listening ports agree, and ports of loopback are in neither.
+func TestListeningPorts(t *testing.T) {
+	open, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	hidden, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hidden.Close()
+	for how, ports := range map[string]func() ([]uint16, error){
+		"diagnosed": diagnosedPorts,
+		"listed":    func() ([]uint16, error) { return listedPorts("/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6") },
+		"listening": listeningPorts,
+	} {
+		got, err := ports()
+		if how == "diagnosed" && errors.Is(err, unix.ENOENT) {
+			continue // this kernel does not offer it
+		}
+		if err != nil || !slices.Contains(got, portOf(open)) || slices.Contains(got, portOf(hidden)) {
+			t.Errorf("%s: %v, %v, not %d but %d", how, got, err, portOf(hidden), portOf(open))
+		}
+	}
+}
+
+func portOf(l net.Listener) uint16 { return uint16(l.Addr().(*net.TCPAddr).Port) }
 
 func TestCommonDir(t *testing.T) {
 	for want, paths := range map[string][]string{

@@ -35,8 +35,8 @@ const (
 	dialInside = 10 * time.Second
 
 	// reachAgain is the interval at which a connection to a starting machine is retried. lookAgain
-	// is the interval at which the shim checks whether the machine is still starting, which makes
-	// the kernel scan a large table.
+	// is the interval at which the shim checks whether the machine is still starting, for which
+	// some kernels scan a large table.
 	reachAgain, lookAgain = 4 * time.Millisecond, 100 * time.Millisecond
 
 	maxWaiting = 64 // connections; later ones are refused
@@ -326,7 +326,7 @@ func (s *shim) serve() {
 		case opDial:
 			go s.dial(msg)
 		case opPorts:
-			ports, err := listeningPorts("/proc/self/net/tcp", "/proc/self/net/tcp6")
+			ports, err := listeningPorts()
 			s.answer(message{Ports: ports}, msg.ID, err)
 		case opFreeze:
 			endFreeze()
@@ -431,7 +431,7 @@ func (s *shim) starting() bool {
 	if s.starts.over || time.Since(s.starts.looked) < lookAgain {
 		return !s.starts.over
 	}
-	ports, err := listeningPorts("/proc/self/net/tcp", "/proc/self/net/tcp6")
+	ports, err := listeningPorts()
 	s.starts.over = err != nil || len(ports) > 0 || time.Since(s.begun) > dialInside
 	s.starts.looked = time.Now()
 	return !s.starts.over
@@ -564,49 +564,4 @@ func readProcess(pid int) process {
 		p.parent, _ = strconv.Atoi(fields[1]) // the kernel prints valid numbers
 	}
 	return p
-}
-
-// listeningPorts reads the ports with listeners from files in the format of
-// /proc/net/tcp, see proc(5). It leaves out ports that only the machine's own
-// loopback interface reaches. A file that does not exist lists none.
-func listeningPorts(files ...string) ([]uint16, error) {
-	seen := make(map[uint16]bool)
-	var ports []uint16
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		for line := range strings.Lines(string(b)) {
-			const listen = "0A"
-			fields := strings.Fields(line)
-			if len(fields) < 4 || fields[3] != listen {
-				continue
-			}
-			addr, hex, ok := strings.Cut(fields[1], ":")
-			port, err := strconv.ParseUint(hex, 16, 16)
-			if !ok || err != nil || seen[uint16(port)] || isLoopbackHex(addr) {
-				continue
-			}
-			seen[uint16(port)] = true
-			ports = append(ports, uint16(port))
-		}
-	}
-	return ports, nil
-}
-
-// isLoopbackHex reports whether an address is in 127.0.0.0/8 or is ::1. The
-// kernel prints it in hexadecimal, each group of four bytes in the host's byte
-// order.
-func isLoopbackHex(addr string) bool {
-	switch len(addr) {
-	case 8:
-		return littleEndian() && addr[6:] == "7F" || !littleEndian() && addr[:2] == "7F"
-	case 32:
-		return addr[:24] == strings.Repeat("0", 24) && (addr[24:] == "01000000" || addr[24:] == "00000001")
-	}
-	return false
 }
