@@ -28,6 +28,7 @@ import (
 // machine's init needs a cgroup, but all machines benefit from one.
 type cgroups struct {
 	mount  string            // mount point of the cgroup2 file system; empty if there is none
+	own    string            // the group that this process is in; empty if it may not move processes there
 	parent string            // directory in which this user may make groups; empty if there is none
 	v1     map[string]string // where this user may make groups of version 1 controllers, by controller
 	scopes bool              // otherwise, the user's systemd can create a scope for each machine
@@ -66,9 +67,13 @@ func findCgroups(log *slog.Logger) cgroups {
 	if err != nil {
 		return g
 	}
-	candidates := []string{filepath.Join(g.mount, own)}
+	own = filepath.Join(g.mount, own)
+	if unix.Access(filepath.Join(own, "cgroup.procs"), unix.W_OK) == nil {
+		g.own = own
+	}
+	candidates := []string{own}
 	if os.Geteuid() == 0 {
-		candidates = []string{g.mount, filepath.Join(g.mount, own)}
+		candidates = []string{g.mount, own}
 	}
 	for _, dir := range candidates {
 		if unix.Access(dir, unix.W_OK) == nil && unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) == nil {
@@ -172,7 +177,12 @@ func (g cgroups) adopt(ctx context.Context, id string, pid int, ids identity, l 
 
 // take moves the process that becomes the shim into its group.
 func (g *group) take(pid int) error {
-	return os.WriteFile(filepath.Join(g.shim(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+	return joinGroup(g.shim(), pid)
+}
+
+// joinGroup moves a process to a control group.
+func joinGroup(dir string, pid int) error {
+	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 }
 
 func (g *group) shim() string { return filepath.Join(g.dir, "shim") }

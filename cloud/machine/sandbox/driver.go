@@ -79,6 +79,7 @@ type Driver struct {
 
 	executable string // this program's file, if it is known
 	spares     spares
+	moves      quickMoves
 	runs       answers
 
 	mu    sync.Mutex
@@ -124,6 +125,10 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 			free()
 			done()
 		}
+	}
+	d.replenish(d.spares.delay)
+	if d.groups.own != "" {
+		d.moves.begin(func() error { return joinGroup(d.groups.own, os.Getpid()) })
 	}
 	m, err := d.start(ctx, spec)
 	if err != nil {

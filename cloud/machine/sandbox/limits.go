@@ -137,7 +137,7 @@ func (g cgroups) limit(m *running, id string, pid int) error {
 		if c == "memory" {
 			m.memoryGroup = dir
 		}
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		if err := joinGroup(dir, pid); err != nil {
 			return err
 		}
 	}

@@ -269,6 +269,8 @@ func (m *running) startShim(ctx context.Context, d *Driver, base string, console
 	} else if d.groups.scopes {
 		if m.group, err = d.groups.adopt(ctx, m.spec.ID, pid, d.ids, m.spec.Limits); err != nil {
 			d.log.Warn("no control group, the machine runs without systemd", "machine", m.spec.ID, "error", err)
+		} else if g := m.group; d.groups.own == "" {
+			d.moves.begin(func() error { return g.take(pid) })
 		}
 	}
 	if err := d.groups.limit(m, m.spec.ID, pid); err != nil {
