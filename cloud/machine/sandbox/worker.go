@@ -171,6 +171,7 @@ type spares struct {
 	keeps  bool
 	unused time.Duration // after which a spare worker is ended
 	delay  time.Duration // between a launch and the start of a new spare worker
+	timer  *time.Timer   // starts the next spare worker, or has done so; nil if none was asked for yet
 	next   chan *worker  // receives the spare worker, perhaps not started yet, or nil; the channel is nil if there is none
 }
 
@@ -181,7 +182,7 @@ const spareUnused = 2 * time.Minute
 
 // afterLaunch is the delay before a new spare worker is started once a worker
 // has become a machine's shim, so that the machine's start has the processors
-// to itself.
+// to itself. It begins anew with each launch.
 const afterLaunch = time.Second
 
 // worker returns a worker in the working directory dir; if dir is empty, any
@@ -266,9 +267,15 @@ func endSpare(next <-chan *worker) {
 	}
 }
 
-// replenish starts a spare worker after a delay, if one is wanted and missing.
+// replenish starts a spare worker after a delay, if one is wanted and missing then.
+// It replaces an earlier call whose delay has not passed.
 func (d *Driver) replenish(after time.Duration) {
-	time.AfterFunc(after, func() {
+	d.spares.mu.Lock()
+	defer d.spares.mu.Unlock()
+	if d.spares.timer != nil {
+		d.spares.timer.Stop()
+	}
+	d.spares.timer = time.AfterFunc(after, func() {
 		next := make(chan *worker, 1)
 		if !d.spares.keep(next) {
 			return

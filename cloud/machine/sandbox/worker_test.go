@@ -153,6 +153,20 @@ func TestSpareWorker(t *testing.T) {
 	d.spares.mu.Unlock()
 }
 
+// The delay after a launch begins anew with the next one.
+func TestReplenishAnew(t *testing.T) {
+	d := newWorkerDriver(t)
+	d.spares.keeps = true
+	d.replenish(50 * time.Millisecond)
+	d.replenish(time.Hour)
+	time.Sleep(200 * time.Millisecond)
+	d.spares.mu.Lock()
+	defer d.spares.mu.Unlock()
+	if d.spares.next != nil {
+		t.Error("a worker was begun while a machine starts")
+	}
+}
+
 // A spare worker that nobody wants ends, and one that is wanted is there for whoever wants it next.
 func TestSpareWorkerUnused(t *testing.T) {
 	d := newWorkerDriver(t)
