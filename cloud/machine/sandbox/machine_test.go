@@ -275,6 +275,10 @@ func TestBoot(t *testing.T) {
 					if want := b.run(c, "nproc") != "1"; ahead != want {
 						t.Errorf("cloud-init is loaded ahead: %t, want %t", ahead, want)
 					}
+					const mounts = "sudo readlink /proc/1/ns/mnt /proc/$(systemctl show -p MainPID --value systemd-logind)/ns/mnt | uniq | wc -l"
+					if got := b.run(c, mounts); got != "1" {
+						t.Errorf("the login manager has mounts of its own: %q", got)
+					}
 				}
 				if got := b.run(c, "cloud-init query instance_id"); got != spec.ID {
 					t.Errorf("cloud-init knows the instance as %q", got)

@@ -82,6 +82,7 @@ func changesUnit(unit string, exists func(path string) bool) bool {
 // hastenLogin shortens the wait for the first login. The SSH server checks its configuration once
 // instead of twice, unless the image changes its unit. The service manager of the login user, which
 // a session waits for, starts after the SSH server instead of at the login. Cron starts after both.
+// Settings are reset that cost time and change nothing in a machine.
 // A second later start the units that no other unit waits for: flushing the journal to the
 // disk and the record of the boot.
 func (b *bootSpec) hastenLogin(units string) error {
@@ -105,6 +106,9 @@ func (b *bootSpec) hastenLogin(units string) error {
 	if err := writeSettled(units, wants, login); err != nil {
 		return err
 	}
+	if err := resetSettings(addition); err != nil {
+		return err
+	}
 	// multi-user.target waits for cron, and the last stage of cloud-init for that.
 	addition["cron.service"], addition["crond.service"] = login, login
 	for unit, text := range addition {
@@ -119,6 +123,44 @@ func (b *bootSpec) hastenLogin(units string) error {
 		}
 	}
 	return nil
+}
+
+// resetSettings resets settings that the first login waits for and that change nothing in a machine,
+// see systemd.exec(5). A machine has no credentials of the system, and the login manager's mount
+// namespace takes a dozen mounts, each of which waits for the kernel.
+func resetSettings(addition map[string]string) error {
+	credentials := []string{"LoadCredential=", "ImportCredential="}
+	for unit, resets := range map[string][]string{
+		"systemd-sysctl.service":         credentials,
+		"systemd-tmpfiles-setup.service": credentials,
+		"systemd-logind.service": {
+			"PrivateTmp=no", "ProtectControlGroups=no", "ProtectHome=no", "ProtectKernelLogs=no",
+			"ProtectKernelModules=no", "ProtectSystem=no", "ReadWritePaths=",
+		},
+	} {
+		text, err := unitText(unit)
+		if err != nil {
+			return err
+		}
+		if text := resetsOf(string(text), resets); text != "" {
+			addition[unit] = text
+		}
+	}
+	return nil
+}
+
+// resetsOf returns a drop-in with those resets whose setting a unit makes, or "" if it makes none.
+func resetsOf(unit string, resets []string) string {
+	var out strings.Builder
+	for _, reset := range resets {
+		if key, _, _ := strings.Cut(reset, "="); strings.Contains(unit, "\n"+key+"=") {
+			out.WriteString(reset + "\n")
+		}
+	}
+	if out.Len() == 0 {
+		return ""
+	}
+	return "[Service]\n" + out.String()
 }
 
 // settled is a unit that becomes active a second after the SSH server and the user manager, so

@@ -68,6 +68,20 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// Only what a unit sets is reset.
+func TestResets(t *testing.T) {
+	resets := []string{"PrivateTmp=no", "ProtectHome=no", "ReadWritePaths="}
+	for unit, want := range map[string]string{
+		"[Unit]\nDescription=PrivateTmp=\n[Service]\nProtectHome=yes\nReadWritePaths=/etc\n": "[Service]\nProtectHome=no\nReadWritePaths=\n",
+		"[Service]\n#PrivateTmp=yes\nExecStart=/bin/true\n":                                  "",
+		"": "",
+	} {
+		if got := resetsOf(unit, resets); got != want {
+			t.Errorf("of %q: %q", unit, got)
+		}
+	}
+}
+
 // What cloud-init's units run is run by one process, and nothing else is.
 func TestStages(t *testing.T) {
 	for unit, want := range map[string]string{
