@@ -7,9 +7,9 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bake/communicator"
@@ -80,12 +80,56 @@ func TestNTLM(t *testing.T) {
 
 func TestRefusedLogin(t *testing.T) {
 	srv := winrmtest.Serve(t, t.TempDir(), false)
-	o := settings(srv)
-	o.WinRMPassword, o.WinRMTimeout = "wrong", 300*time.Millisecond
-	_, err := winrm.Connect(t.Context(), scope(), o, 0, winrm.Target{})
-	if err == nil || !strings.Contains(err.Error(), `did not let user "Administrator" in`) || strings.Contains(err.Error(), "wrong") {
+	err := refused(t, srv, winrm.Settings{WinRMUsername: srv.User, WinRMPassword: "wrong"})
+	if !strings.Contains(err.Error(), `did not let user "Administrator" in`) || strings.Contains(err.Error(), "wrong") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// pipes is a listener whose connections are made by dial.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error {
+	close(p)
+	return nil
+}
+
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (p pipes) dial(context.Context, string, string) (net.Conn, error) {
+	near, far := net.Pipe()
+	p <- far
+	return near, nil
+}
+
+// refused returns the error of connecting to a machine that answers by service. It happens in fake
+// time: even a busy host answers before winrm_timeout.
+func refused(t *testing.T, service http.Handler, o winrm.Settings) (err error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		machine := pipes(make(chan net.Conn))
+		srv := &http.Server{Handler: service}
+		go func() { _ = srv.Serve(machine) }()
+		defer srv.Close()
+		o.WinRMHost, o.WinRMTimeout = "192.0.2.1", time.Minute
+		_, err = winrm.Connect(t.Context(), scope(), &o, 0, winrm.Target{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if addr != "192.0.2.1:5985" {
+				t.Errorf("%s is dialed", addr)
+			}
+			return machine.dial(ctx, network, addr)
+		}})
+		if err == nil {
+			t.Fatal("no error")
+		}
+	})
+	return err
 }
 
 // TestPowerShellComesLater: WinRM on the machine answers before its PowerShell works.
@@ -155,7 +199,7 @@ func TestHostileNTLM(t *testing.T) {
 		"Basic":     "does not offer NTLM",
 		"Negotiate": "challenge cannot be read",
 	} {
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		service := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasPrefix(r.Header.Get("Authorization"), "Basic") {
 				t.Error("the password was sent")
 			}
@@ -165,32 +209,19 @@ func TestHostileNTLM(t *testing.T) {
 			}
 			w.Header().Set("WWW-Authenticate", answer)
 			w.WriteHeader(http.StatusUnauthorized)
-		}))
-		if err := hello(t, srv, true); err == nil || !strings.Contains(err.Error(), want) {
+		})
+		o := winrm.Settings{WinRMUsername: "Administrator", WinRMPassword: "secret", WinRMUseNTLM: true}
+		if err := refused(t, service, o); !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", offer, err)
 		}
-		srv.Close()
 	}
 }
 
 // A machine cannot redirect bake to other hosts.
 func TestRedirected(t *testing.T) {
-	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was followed") }))
-	defer other.Close()
-	srv := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
-	defer srv.Close()
-	if err := hello(t, srv, false); err == nil || !strings.Contains(err.Error(), "307 Temporary Redirect") {
+	service := http.RedirectHandler("http://192.0.2.2:5985/wsman", http.StatusTemporaryRedirect)
+	err := refused(t, service, winrm.Settings{WinRMUsername: "Administrator", WinRMPassword: "secret"})
+	if !strings.Contains(err.Error(), "307 Temporary Redirect") {
 		t.Errorf("got %v", err)
 	}
-}
-
-// hello connects to any server for a moment.
-func hello(t *testing.T, srv *httptest.Server, ntlm bool) error {
-	t.Helper()
-	addr := srv.Listener.Addr().(*net.TCPAddr)
-	o := winrm.Defaults()
-	o.WinRMHost, o.WinRMPort, o.WinRMUsername, o.WinRMPassword = addr.IP.String(), addr.Port, "Administrator", "secret"
-	o.WinRMUseNTLM, o.WinRMTimeout = ntlm, 300*time.Millisecond
-	_, err := winrm.Connect(t.Context(), scope(), &o, 0, winrm.Target{})
-	return err
 }

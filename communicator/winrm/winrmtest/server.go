@@ -78,7 +78,7 @@ func (s *Server) SetFault(f func(n int, action string) Fault) {
 func Serve(t testing.TB, home string, tls bool) *Server {
 	t.Helper()
 	s := &Server{User: "Administrator", Password: "a secret & more", home: home, shells: map[string]*remoteCommand{}, conns: map[net.Conn]bool{}}
-	s.server = httptest.NewUnstartedServer(http.HandlerFunc(s.handle))
+	s.server = httptest.NewUnstartedServer(s)
 	s.server.Config.ConnState = func(c net.Conn, state http.ConnState) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -175,7 +175,8 @@ const (
 	patience = 200 * time.Millisecond
 )
 
-func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP implements [http.Handler], for tests that bring requests without the loopback port.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	scheme, ok := s.login(w, r)
 	if !ok {
 		return
