@@ -3,7 +3,6 @@ package ebs_test
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -71,11 +70,7 @@ func TestNoWay(t *testing.T) {
 	t.Setenv("AWS_CONFIG_FILE", none)
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", none)
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-	refusing, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	refusing.Close()
+	const refusing = "127.0.0.1:1" // a port that no other program is given
 
 	keys := "access_key = \"AKIATEST\"\nsecret_key = \"secret\"\n"
 	tests := []struct {
@@ -86,7 +81,7 @@ func TestNoWay(t *testing.T) {
 		{"no profile", w.Cloud.Endpoint, plain("ami_name = \"web\"\nprofile = \"mine\""), []string{"No such profile", "mine"}},
 		{"no region", w.Cloud.Endpoint, strings.Replace(plain("ami_name = \"web\"\n"+keys), `region        = "us-east-1"`, "", 1), []string{"No region", "AWS_REGION"}},
 		{"wrong credentials", w.Cloud.Endpoint, plain("ami_name = \"web\"\naccess_key = \"AKIAOTHER\"\nsecret_key = \"x\"\n"), []string{"InvalidClientTokenId", "does not accept these credentials"}},
-		{"unreachable", "http://" + refusing.Addr().String(), plain("ami_name = \"web\"\n" + keys), []string{refusing.Addr().String(), "cannot be reached", "connection refused"}},
+		{"unreachable", "http://" + refusing, plain("ami_name = \"web\"\n" + keys), []string{refusing, "cannot be reached", "connection refused"}},
 		{"no such host", "http://nowhere.invalid", plain("ami_name = \"web\"\n" + keys), []string{"nowhere.invalid"}},
 	}
 	for _, tt := range tests {
