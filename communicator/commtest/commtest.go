@@ -268,7 +268,7 @@ func cutBetween(t *testing.T, s Subject) {
 	s.Cut()
 	// Until the end of the connection has been noticed, a command may still be
 	// sent into it.
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		st, err := s.Run(t.Context(), communicator.Command{Line: "exit 6"})
 		if err == nil && st.Code == 6 {

@@ -220,13 +220,11 @@ func (w *world) fatal(err error) {
 // until waits for a change that the cloud makes in the background.
 func (w *world) until(what string, done func() bool) {
 	w.t.Helper()
-	for range 2000 {
-		if done() {
-			return
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("it did not happen that %s", what)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
-	w.t.Fatalf("it did not happen that %s", what)
 }
 
 // nextSecond waits until new resources get a later date than the existing ones: dates have no

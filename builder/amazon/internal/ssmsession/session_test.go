@@ -80,7 +80,7 @@ func newWorld(t *testing.T, profile bool) *world {
 		t.Fatal(err)
 	}
 	w.id = *out.Instances[0].InstanceId
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		seen, err := w.ec2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{w.id}})
 		if err != nil {
 			t.Fatal(err)
@@ -178,7 +178,7 @@ func echo(t *testing.T, conn net.Conn, size int) {
 // noSessions waits until the cloud has no sessions.
 func (w *world) noSessions() {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); w.server.Sessions() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); w.server.Sessions() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%d sessions are left", w.server.Sessions())
 		}
