@@ -15,9 +15,12 @@ for c in base64 gzip mktemp find sed sort cksum; do
 	command -v "$c" >/dev/null || fail "the machine has no $c, which a scan needs"
 done
 rm -rf /var/lib/bake-scan.*
+cut=''
+trap 'cut=yes' HUP INT TERM PIPE # until it is known what to delete
 d=$(mktemp -d /var/lib/bake-scan.XXXXXX) || fail "there is no room for the scan in /var/lib"
 trap 'rm -rf "$d"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
+[ -z "$cut" ] || exit 1
 chmod 755 "$d"
 
 # state is all that package managers know of the machine.

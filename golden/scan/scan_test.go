@@ -186,6 +186,18 @@ func TestNoOpenSCAP(t *testing.T) {
 	}
 }
 
+// Nothing stays of a scan that is cut as soon as it has begun.
+func TestCut(t *testing.T) {
+	state := t.TempDir()
+	m := fake(t, state, map[string]string{"oscap": "exit 0"})
+	m.rules["d=$(mktemp"] = "d=$(kill -TERM $$; mktemp"
+	o := scan.OpenSCAP{Name: "scan.openscap", Content: content(t), Profile: "small", Timeout: time.Minute}
+	_, err := o.Run(t.Context(), m)
+	if left, _ := os.ReadDir(state); err == nil || len(left) > 0 {
+		t.Errorf("%v, and %v is left", err, left)
+	}
+}
+
 func TestReadContent(t *testing.T) {
 	c := content(t)
 	if got := strings.Join(c.Profiles, " "); got != "xccdf_com.example_profile_small xccdf_com.example_profile_good" || len(c.SHA256) != 64 {

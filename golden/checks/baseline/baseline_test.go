@@ -392,6 +392,41 @@ func TestCutAlone(t *testing.T) {
 	}
 }
 
+// TestCutAtOnce: a file or directory that has just been made when the session ends is deleted too.
+func TestCutAtOnce(t *testing.T) {
+	onLinux(t)
+	for _, line := range []string{"check pkg-updates", "fix boot-cmdline", "(" + function("check", "pkg-updates") + ")"} {
+		for _, sh := range []string{"dash", "bash"} { // sh of Debian's family, and of Red Hat's
+			if _, err := exec.LookPath(sh); err == nil {
+				cutAtOnce(t, sh, line)
+			}
+		}
+	}
+}
+
+func cutAtOnce(t *testing.T, sh, line string) {
+	dir := t.TempDir()
+	cmd := exec.Command(sh, "-s")
+	cmd.Stdin = strings.NewReader(scripts() + `
+learn_system() { :; }
+learn() { :; }
+need() { :; }
+mktemp() {
+	case $1 in
+	-d) command mktemp -d '` + dir + `/XXXXXX' ;;
+	*) command mktemp '` + dir + `/XXXXXX' ;;
+	esac
+	read -r _ _ _ shell _ </proc/self/stat
+	kill -TERM "$shell"
+}
+family=deb
+` + line + "\n")
+	out, err := cmd.CombinedOutput()
+	if left, _ := os.ReadDir(dir); err == nil || len(left) > 0 {
+		t.Errorf("%s: %s: %v, with %q, leaves %v", sh, line, err, out, left)
+	}
+}
+
 // gone says whether a process, which may just have been told to end, has ended.
 func gone(pid int) bool {
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

@@ -300,6 +300,28 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
+// cut is a machine whose session ends as soon as a directory has been made, in dir.
+type cut struct {
+	*local
+	dir string
+}
+
+func (m cut) Run(ctx context.Context, c communicator.Command) (communicator.Status, error) {
+	c.Stdin = io.MultiReader(strings.NewReader("mktemp() { command mktemp -d '"+m.dir+"/XXXXXX'; kill -TERM $$; }\n"), c.Stdin)
+	return m.local.Run(ctx, c)
+}
+
+// TestCut: nothing stays of a session that ends early.
+func TestCut(t *testing.T) {
+	for _, sh := range shells(t) {
+		m := cut{&local{t: t, shell: sh}, t.TempDir()}
+		_, err := facts.Learn(t.Context(), m, facts.Login, []facts.Question{q("file", "/", "exists")})
+		if left, _ := os.ReadDir(m.dir); err == nil || len(left) > 0 {
+			t.Errorf("%s: %v, and %v is left", sh, err, left)
+		}
+	}
+}
+
 // TestBatches: many questions of the same kind take few processes on the machine, and have
 // the same answers as single ones.
 func TestBatches(t *testing.T) {

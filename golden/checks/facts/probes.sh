@@ -483,7 +483,8 @@ begin() {
 	export LC_ALL=C PATH="${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin"
 	USERS_UMASK=$(umask)
 	umask 077
-	full=
+	full='' cut=''
+	trap 'cut=yes' HUP INT TERM PIPE # until it is known what to delete
 	for dir in /dev/shm /run /tmp /var/tmp; do
 		T=$(mktemp -d "$dir/bake.XXXXXX" 2>/dev/null) || continue
 		if echo enough >"$T/room" 2>/dev/null; then
@@ -499,6 +500,7 @@ begin() {
 	fi
 	trap 'rm -rf "$T"' EXIT
 	trap 'exit 1' HUP INT TERM PIPE
+	[ -z "$cut" ] || exit 1
 	printf '\nbake facts %s\n' "$NONCE"
 	facts | base64
 	printf '\nbake end %s\n' "$NONCE"

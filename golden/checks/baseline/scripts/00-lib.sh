@@ -214,6 +214,20 @@ learn() {
 	learn_login_shell "$@"
 }
 
+# hold_signals puts off what ends the session until take_signals: some shells would end while
+# a file has been made, and before the variable has its name.
+hold_signals() {
+	cut=''
+	trap 'cut=yes' HUP INT PIPE TERM
+}
+
+# take_signals ACTION does this when the session ends, or has ended meanwhile.
+take_signals() {
+	# shellcheck disable=SC2064 # the action, as it is
+	trap "$1" HUP INT PIPE TERM
+	[ -z "$cut" ] || eval "$1"
+}
+
 # check ID... tries rules, and says what came of each. Some are tried aside: those that walk
 # over files and homes, which other rules need not wait for, and pkg-updates, which may read
 # the lists of a mirror.
@@ -254,7 +268,10 @@ try_all() {
 # try_aside ID... does that at the same time as others, if there is a place for what it says.
 try_aside() {
 	[ $# -gt 0 ] || return 0
-	if ! output=$(mktemp /run/bake-baseline.XXXXXX 2>/dev/null); then
+	hold_signals
+	output=$(mktemp /run/bake-baseline.XXXXXX 2>/dev/null)
+	take_signals 'end_aside; exit 1'
+	if [ -z "$output" ]; then
 		try_all "$@"
 		return
 	fi
@@ -283,8 +300,10 @@ descendants() {
 fix() {
 	learn_system
 	learn "$@"
+	hold_signals
 	work=$(mktemp -d /run/bake-baseline.XXXXXX) || exit 1
 	trap 'rm -rf "$work"' EXIT
+	take_signals 'exit 1'
 	before=$(cat "$ssh_file" 2>/dev/null)
 	for rule; do
 		learn_modes "$rule" # which the fixes of other rules may have changed

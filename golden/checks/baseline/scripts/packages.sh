@@ -164,9 +164,10 @@ check_pkg_updates() {
 	fi
 	need apt-get
 	lists=/var/lib/apt/lists
+	hold_signals
 	own=$(mktemp -d /run/bake-lists.XXXXXX) || error "cannot write to /run"
 	trap 'rm -rf "$own"' EXIT
-	trap 'exit 2' HUP INT PIPE TERM
+	take_signals 'exit 2'
 	mkdir -p "$own/partial" "$own/few/partial"
 	if ! fresh_lists "$lists"; then
 		lists=$own
