@@ -94,8 +94,9 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 				if n == 1 && s != os.Interrupt && time.Since(first) < time.Second {
 					continue
 				}
-				n, first = n+1, time.Now()
+				n++
 				told(n, interrupted{s})
+				first = time.Now() // not before: what told writes may have to wait
 				if n == 1 {
 					cancel(interrupted{s})
 					continue
