@@ -148,7 +148,7 @@ func TestAway(t *testing.T) {
 	away := errors.New("connection refused")
 	for _, tt := range []struct {
 		name   string
-		answer func(n int) (int, error) // of the nth request; status 0: never
+		answer func(n int) (int, error) // of the nth request; status 0: never; -1: nor a second after the end of the request
 		first  int                      // warnings when a minute is over
 		all    []string                 // when the exporter is closed
 		sent   bool
@@ -158,6 +158,7 @@ func TestAway(t *testing.T) {
 		{"refuses", func(int) (int, error) { return 401, nil }, 1, []string{"the collector of traces does not take them: c:4318 answers 401", "the collector of traces was too slow, or did not take all; spans that are lost: 6145"}, false, 0},
 		{"busy", func(n int) (int, error) { return map[bool]int{true: 503, false: 200}[n < 3], nil }, 1, []string{"the collector of traces does not take them: c:4318 answers 503", lostSome, "the collector of traces was too slow, or did not take all; spans that are lost: N"}, true, 0},
 		{"hangs", func(int) (int, error) { return 0, nil }, 0, []string{"the collector of traces did not answer within 3s; spans that are lost: 6145"}, false, 3 * time.Second},
+		{"hangs, on a busy host", func(int) (int, error) { return -1, nil }, 0, []string{"the collector of traces did not answer within 3s; spans that are lost: 6145"}, false, 8 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -166,8 +167,9 @@ func TestAway(t *testing.T) {
 				e := newExporter(Config{URL: "http://c:4318/v1/traces"}, "scope", "1", func(err error) { warnings = append(warnings, err.Error()) }, &http.Client{Transport: transport(func(r *http.Request) (int, string, error) {
 					requests++
 					status, err := tt.answer(requests)
-					if status == 0 && err == nil {
+					if status <= 0 && err == nil {
 						<-r.Context().Done()
+						time.Sleep(time.Duration(-status) * time.Second)
 						err = r.Context().Err()
 					}
 					taken = taken || status == 200
@@ -289,7 +291,7 @@ func TestNowhereElse(t *testing.T) {
 	s := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
 	defer s.Close()
 	warned := ""
-	e := NewExporter(Config{URL: s.URL, Timeout: time.Second}, "", "", func(err error) { warned += err.Error() })
+	e := NewExporter(Config{URL: s.URL, Timeout: time.Minute}, "", "", func(err error) { warned += err.Error() })
 	e.Export(span(1))
 	e.Close(t.Context())
 	if got.Load() != 0 || !strings.Contains(warned, "answers 307") {
