@@ -81,7 +81,19 @@ func TestContents(t *testing.T) {
 
 // A completed snapshot has the size of all its layers; others have none.
 func TestSnapshotSizes(t *testing.T) {
-	s := cloudtest.Start(t, cloud.Options{Delays: cloud.Delays{Snapshot: time.Second}})
+	passes := make(chan struct{}) // the delay of a snapshot
+	c := sleeper{sleep: func(ctx context.Context, d time.Duration) error {
+		if d < time.Hour {
+			return context.Cause(ctx)
+		}
+		select {
+		case <-passes:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}}
+	s := cloudtest.Start(t, cloud.Options{Clock: c, Delays: cloud.Delays{Snapshot: time.Hour}})
 	client := s.EC2("default", "us-east-1")
 	id := run(t, client, ec2.RunInstancesInput{}).InstanceId
 	size := func(image string) (types.SnapshotState, *int64) {
@@ -96,6 +108,7 @@ func TestSnapshotSizes(t *testing.T) {
 	}
 	whole := func(image string, want int64) {
 		t.Helper()
+		passes <- struct{}{}
 		awaitImage(t, client, image)
 		if state, n := size(image); state != types.SnapshotStateCompleted || n == nil || *n != want {
 			t.Errorf("%s: %s, %v bytes, not %d", image, state, n, want)
