@@ -77,7 +77,7 @@ func TestStubbornPlugin(t *testing.T) {
 // waitGone waits until a process has ended, since killing it does not wait.
 func waitGone(t *testing.T, pid int) {
 	t.Helper()
-	for range 200 {
+	for range 1200 {
 		if state := procgroup.Started(pid); state == "" || zombie(pid) {
 			return
 		}

@@ -25,7 +25,7 @@ func TestDestroyProcess(t *testing.T) {
 		finishes bool
 	}{
 		"on its own":  {nil, "touch begun; sleep 100; touch finished", false},
-		"with keeper": {map[string]string{withKeeper: "true"}, "touch begun; sleep 0.3; touch finished", true},
+		"with keeper": {map[string]string{withKeeper: "true"}, "touch begun; until [ -e go-on ]; do sleep 0.05; done; touch finished", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.CommandContext(context.Background(), "sh", "-c", tc.script)
@@ -45,6 +45,11 @@ func TestDestroyProcess(t *testing.T) {
 				if err := DestroyProcess(ctx, r); err == nil || !strings.HasSuffix(err.Error(), "is still tearing down: no time") {
 					t.Errorf("with no time: %v", err)
 				}
+				time.AfterFunc(300*time.Millisecond, func() {
+					if err := os.WriteFile(filepath.Join(cmd.Dir, "go-on"), nil, 0o600); err != nil {
+						t.Error(err)
+					}
+				})
 			}
 			if err := DestroyProcess(t.Context(), r); err != nil {
 				t.Error(err)
