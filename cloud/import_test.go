@@ -37,7 +37,7 @@ func importing(key, format string) *ec2.ImportImageInput {
 // task waits until an import task has ended.
 func task(t *testing.T, client *ec2.Client, id *string) types.ImportImageTask {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		out, err := client.DescribeImportImageTasks(t.Context(), &ec2.DescribeImportImageTasksInput{ImportTaskIds: []string{*id}})
 		if err != nil {
 			t.Fatal(err)

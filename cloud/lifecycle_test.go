@@ -19,7 +19,7 @@ import (
 // eventually waits until check returns true, or fails the test.
 func eventually(t *testing.T, what string, check func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !check(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !check(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("in vain waited for: %s", what)
 		}

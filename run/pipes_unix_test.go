@@ -57,7 +57,7 @@ func TestPipesInTheStateDirectory(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), filepath.Base(test.pipe)) {
 				t.Errorf("%s: %v", name, err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s waits for the pipe", name)
 		}
 	}

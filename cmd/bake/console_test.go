@@ -55,7 +55,7 @@ func startConsole(t *testing.T, state, dir string) *typist {
 // expect waits until the terminal shows text after the text that was found last.
 func (u *typist) expect(text string) {
 	u.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if i := bytes.Index(u.seen, []byte(text)); i >= 0 {
 			u.seen = u.seen[i+len(text):]
@@ -88,7 +88,7 @@ func (u *typist) ends() {
 		if code != 0 {
 			u.t.Errorf("exit code %d", code)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		u.t.Fatal("the console does not end")
 	}
 }

@@ -59,7 +59,7 @@ func TestLaunches(t *testing.T) {
 		}
 		wait := 300 * time.Millisecond
 		if launches {
-			wait = 20 * time.Second
+			wait = time.Minute
 		}
 		began := false
 		for end := time.Now().Add(wait); !began && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {

@@ -42,8 +42,8 @@ func TestReplaceForbidden(t *testing.T) {
 	if err := wholefile.Rename(from, folder); err == nil {
 		t.Error("a file has replaced a directory")
 	}
-	_ = wholefile.Rename(from, readOnly) // it depends on the system
-	if took := time.Since(begun); took > time.Second {
+	_ = wholefile.Rename(from, readOnly)                  // it depends on the system
+	if took := time.Since(begun); took >= 2*time.Second { // it would have waited for one of them
 		t.Errorf("that took %v", took)
 	}
 }

@@ -21,7 +21,7 @@ func TestCancel(t *testing.T) {
 	why := errors.New("enough")
 	var pid int
 	go func() {
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			if b, _ := os.ReadFile(pidFile); len(b) > 0 && b[len(b)-1] == '\n' {
 				fmt.Sscan(string(b), &pid)
 				break
@@ -33,7 +33,7 @@ func TestCancel(t *testing.T) {
 	if !errors.Is(err, why) || pid == 0 {
 		t.Fatalf("got %v, child %d", err, pid)
 	}
-	for deadline := time.Now().Add(10 * time.Second); !gone(pid); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !gone(pid); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("process %d is still there", pid)
 		}

@@ -42,7 +42,7 @@ func shell(t *testing.T, script string) (cmd *exec.Cmd, pids func() []int) {
 	cmd.Env = append(os.Environ(), "PACKER_RUN_UUID=the-run")
 	return cmd, func() (all []int) {
 		t.Helper()
-		for range 500 {
+		for range 6000 {
 			text, _ := os.ReadFile(file)
 			if strings.HasSuffix(string(text), "\n") {
 				for _, f := range strings.Fields(string(text)) {
@@ -63,7 +63,7 @@ func shell(t *testing.T, script string) (cmd *exec.Cmd, pids func() []int) {
 
 func gone(t *testing.T, pid int) {
 	t.Helper()
-	for range 500 {
+	for range 6000 {
 		if procgroup.Started(pid) == "" {
 			return
 		}
