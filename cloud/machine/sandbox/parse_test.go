@@ -117,7 +117,9 @@ func TestListeningPorts(t *testing.T) {
 	defer hidden.Close()
 	for how, ports := range map[string]func() ([]uint16, error){
 		"diagnosed": diagnosedPorts,
-		"listed":    func() ([]uint16, error) { return listedPorts("/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6") },
+		"listed": func() ([]uint16, error) {
+			return listedPorts("/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6")
+		},
 		"listening": listeningPorts,
 	} {
 		got, err := ports()
